@@ -1,0 +1,147 @@
+"""The arguments of a `Problem`, checked one by one; every function returns the checked value."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mlo.errors import DeclarationError, MethodError, ParameterError, nearest
+from mlo.hypergradients import Hypergradient, OneStep, methods
+from mlo.reads import TICK
+
+OptimizerLike: TypeAlias = (
+    torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+)
+"""An optimizer, or a function from the trainable parameters to one."""
+
+
+def checked_name(name: str) -> str:
+    """An identifier that is not reserved."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise DeclarationError(
+            f"problem {name!r}: the name must be an identifier, since losses read it as an argument"
+        )
+    if name == TICK:
+        raise DeclarationError(
+            f"problem '{TICK}': the name is reserved for the present tick; choose another",
+            problem=name,
+        )
+    return name
+
+
+def checked_module(
+    name: str, module: nn.Module | None, params: Mapping[str, Tensor] | None
+) -> nn.Module:
+    """The module itself, or an `nn.ParameterDict` of clones of the bare tensors."""
+    if (module is None) == (params is None):
+        raise DeclarationError(
+            f"problem '{name}': give exactly one of module= and params=, "
+            f"got {'neither' if module is None else 'both'}",
+            problem=name,
+        )
+    if module is not None:
+        if not isinstance(module, nn.Module):
+            raise DeclarationError(
+                f"problem '{name}': module= must be an nn.Module, got {type(module).__name__}; "
+                "bare tensors go to params=",
+                problem=name,
+            )
+        return module
+    assert params is not None
+    own = nn.ParameterDict()
+    for key, value in params.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise DeclarationError(
+                f"problem '{name}': params[{key!r}] must be a floating-point tensor, got "
+                f"{value.dtype if isinstance(value, Tensor) else type(value).__name__}",
+                problem=name,
+            )
+        own[key] = nn.Parameter(value.detach().clone())
+    return own
+
+
+def checked_optimizer(
+    name: str, optimizer: OptimizerLike, module: nn.Module
+) -> torch.optim.Optimizer:
+    """The optimizer as given, or what the given function makes of the parameters."""
+    if not isinstance(optimizer, torch.optim.Optimizer) and callable(optimizer):
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if not trainable:
+            raise ParameterError(
+                f"problem '{name}': its module has no trainable parameter; leave requires_grad on "
+                "for what is to be trained",
+                problem=name,
+            )
+        optimizer = optimizer(trainable)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DeclarationError(
+            f"problem '{name}': optimizer= must be a torch.optim optimizer or a function from a "
+            f"list of parameters to one, got {type(optimizer).__name__}",
+            problem=name,
+        )
+    return optimizer
+
+
+def checked_method(name: str, method: Hypergradient | None) -> Hypergradient:
+    """The method, `OneStep()` by default."""
+    if method is None:
+        return OneStep()
+    if isinstance(method, Hypergradient):
+        return method
+    known = {cls.__name__: cls for cls in methods().values()}
+    given = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
+    raise MethodError(
+        f"problem '{name}': hypergradient= must be an instance of a Hypergradient, such as "
+        f"mlo.Neumann(terms=10), got {given!r}{nearest(given, [*known, *methods()])}",
+        problem=name,
+    )
+
+
+def checked_count(name: str, argument: str, value: int, *, least: int) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise DeclarationError(
+            f"problem '{name}': {argument}= must be a whole number of at least {least}, "
+            f"got {value!r}",
+            problem=name,
+        )
+    return value
+
+
+def checked_clip_norm(name: str, value: float | None) -> float | None:
+    """A positive bound, or none."""
+    if value is not None and not value > 0:
+        raise DeclarationError(
+            f"problem '{name}': clip_norm= must be positive or None, got {value!r}", problem=name
+        )
+    return value
+
+
+def checked_names(name: str, argument: str, value: Iterable[str]) -> tuple[str, ...]:
+    """A tuple of names."""
+    if isinstance(value, str):
+        raise DeclarationError(
+            f"problem '{name}': {argument}= must be a tuple of names, got the string {value!r}; "
+            f"write ({value!r},)",
+            problem=name,
+        )
+    return tuple(value)
+
+
+def checked_scheduler(name: str, scheduler: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """The scheduler, made over the problem's own optimizer."""
+    if scheduler is None:
+        return None
+    if not hasattr(scheduler, "step"):
+        scheduler = scheduler(optimizer)
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise DeclarationError(
+            f"problem '{name}': scheduler= drives another optimizer than the problem's own; "
+            "build it over the optimizer given here, or pass a function from the optimizer to it",
+            problem=name,
+        )
+    return scheduler

@@ -1,0 +1,177 @@
+"""Where the progress of a job is drawn: live on a terminal, in plain lines elsewhere, or nowhere.
+
+A job is one run or several in a row. What a board is given to show is a function, called only
+when something is about to be drawn: reading a loss makes the host wait for the device.
+"""
+
+from __future__ import annotations
+
+import abc
+import textwrap
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import rich.console
+from rich.console import RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mlo.callbacks.pace import Pace
+
+Numbers = Callable[[], str]
+"""Returns the latest numbers as text."""
+
+_REDRAW = 0.25
+"""Seconds between two drawings of a live board."""
+
+_SILENCE = 60.0
+"""Seconds after which a board of lines prints one, however little was done."""
+
+
+class Board(abc.ABC):
+    """The progress of one job.
+
+    Args:
+        title: what the job is.
+        ticks: how many ticks it has.
+        console: where to draw.
+    """
+
+    def __init__(self, title: str, ticks: int, console: rich.console.Console) -> None:
+        self.title = title
+        self.console = console
+        self.pace = Pace(ticks)
+        self.label = ""
+        self.numbers: Numbers = str
+
+    def advance(self, label: str, numbers: Numbers) -> None:
+        """Count one tick of the part called `label` and draw if it is time to."""
+        self.pace.tick()
+        self.label, self.numbers = label, numbers
+        self.update()
+
+    @abc.abstractmethod
+    def open(self) -> None:
+        """Begin to draw."""
+
+    @abc.abstractmethod
+    def update(self) -> None:
+        """Called after each tick."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Draw the last state and leave the terminal as it was."""
+
+    def heading(self) -> str:
+        """The title of the job and the name of its present part."""
+        return f"{self.title}: {self.label}" if self.label else self.title
+
+    def __enter__(self) -> Board:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class LiveBoard(Board):
+    """A bar with the numbers below it, drawn over itself a few times a second."""
+
+    def open(self) -> None:
+        """Start the live drawing; it is refreshed by `update`, never by another thread."""
+        self._text = ""
+        self._due = 0.0
+        self._live = Live(console=self.console, auto_refresh=False, get_renderable=self._renderable)
+        self._live.start(refresh=True)
+
+    def update(self) -> None:
+        """Redraw if the last drawing is old enough."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._text = self.numbers()
+            self._live.refresh()
+            self._due = time.monotonic() + _REDRAW
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        try:
+            self._text = self.numbers()
+        finally:
+            self._live.stop()
+
+    def _renderable(self) -> RenderableType:
+        rows = Table.grid(expand=True)
+        rows.add_row(Text(self.heading(), style="bold"))
+        rows.add_row(ProgressBar(total=max(self.pace.ticks, 1), completed=self.pace.done))
+        rows.add_row(Text(str(self.pace)))
+        rows.add_row(Text(self._text))
+        return rows
+
+
+class LineBoard(Board):
+    """A plain line at every tenth of the job, and after every silent minute."""
+
+    def open(self) -> None:
+        """Nothing is printed before the first tenth."""
+        self._tenth = 0
+        self._printed = time.monotonic()
+
+    def update(self) -> None:
+        """Print a line if it is time to; the last one is left to `close`."""
+        tenth = 10 * self.pace.done // max(self.pace.ticks, 1)
+        silent = time.monotonic() - self._printed >= _SILENCE
+        if (tenth > self._tenth or silent) and self.pace.done < self.pace.ticks:
+            self._tenth = tenth
+            self._print()
+
+    def close(self) -> None:
+        """Print the last state."""
+        self._print()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        parts = [f"{self.heading()}: {self.pace}", self.numbers()]
+        line = "; ".join(part for part in parts if part)
+        text = textwrap.fill(line, self.console.width, subsequent_indent="    ")
+        self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class SilentBoard(Board):
+    """Counts and draws nothing."""
+
+    def open(self) -> None:
+        """Nothing to begin."""
+
+    def update(self) -> None:
+        """Nothing to draw."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def new_board(
+    title: str, ticks: int, *, console: rich.console.Console | None = None, quiet: bool = False
+) -> Board:
+    """Make the board that fits: silent if `quiet`, live on a terminal, lines elsewhere.
+
+    Args:
+        title: what the job is.
+        ticks: how many ticks it has.
+        console: where to draw; the standard output without it.
+        quiet: draw nothing.
+
+    Returns:
+        A board to be used in a `with` statement.
+    """
+    console = console or rich.console.Console()
+    if quiet:
+        return SilentBoard(title, ticks, console)
+    return (LiveBoard if console.is_terminal else LineBoard)(title, ticks, console)

@@ -1,0 +1,191 @@
+"""The command `mlo`: lists, runs and draws the recipes of the installed packages."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import io
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rich.console
+from rich.table import Table
+
+import mlo
+from mlo.configuration import RecipeConfig, configure
+from mlo.errors import ConfigurationError, DeclarationError, MloError
+from mlo.options import add_settings, parse_settings
+from mlo.recipe import Job, Recipe
+from mlo.recipes import find_recipes, load_recipe
+from mlo.run_folder import RunFolder
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """\
+commands:
+  list           the recipes and the hypergradient methods, one line each
+  run RECIPE     run a recipe; its results go to the screen and to a new folder
+  graph RECIPE   draw the problems of a recipe and what responds to what
+'mlo run RECIPE --help' lists the settings of a recipe.
+
+exit codes:
+  0    it worked
+  1    the run failed
+  2    wrong command, option or configuration
+  130  interrupted from the keyboard
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after `mlo`; those of the process without it.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the terminal has no Unicode, a question mark is better than a traceback.
+        sys.stdout.reconfigure(errors="replace")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _COMMANDS.get(words[0]) if words else None
+        if command is None:
+            _parser().parse_args(words)
+        else:
+            command(words[1:])
+    except SystemExit as stop:  # argparse: after --help, or with a message of its own
+        return stop.code if isinstance(stop.code, int) else OK
+    except MloError as error:
+        _complain(str(error))
+        wrong = isinstance(error, ConfigurationError | DeclarationError)
+        return USAGE if wrong else FAILED
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    return OK
+
+
+def list_all(words: Sequence[str]) -> None:
+    """Print the recipes and the hypergradient methods."""
+    _subparser("list", "List the recipes and the hypergradient methods.").parse_args(words)
+    from mlo.hypergradients.registry import methods
+
+    console = rich.console.Console()
+    recipes = {name: _summary(name) for name in find_recipes()}
+    kinds = {name: _first_line(method.__doc__) for name, method in sorted(methods().items())}
+    for heading, rows in (("recipes", recipes), ("hypergradient methods", kinds)):
+        _print(console, heading)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, summary in rows.items() or {"none": "install a package that offers some"}.items():
+            table.add_row(f"  {name}", summary)
+        console.print(table, markup=False, highlight=False)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run a recipe in a new folder and print its results."""
+    parser = _subparser("run", "Run a recipe.")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=pathlib.Path,
+        help="folder to create for the run (default: runs/RECIPE-TIME)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show the results, but no progress")
+    recipe, config, options = _configured(parser, words)
+    console = rich.console.Console()
+    folder = RunFolder(options.out or _default_folder(recipe.name))
+    folder.write_config(config)
+    folder.write_versions()
+    start = time.monotonic()
+    results = recipe.run(config, Job(recipe.name, console, folder, options.quiet))
+    seconds = round(time.monotonic() - start, 1)
+    folder.write_results({"recipe": recipe.name, "seconds": seconds, "results": results.numbers})
+    for table in results.tables:
+        console.print(table)
+    for note in (*results.notes, f"{seconds} s; written to {folder.path}"):
+        _print(console, note)
+
+
+def graph(words: Sequence[str]) -> None:
+    """Draw the dependency graph of a recipe."""
+    parser = _subparser("graph", "Draw the dependency graph of a recipe.")
+    parser.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
+    recipe, config, options = _configured(parser, words)
+    drawn = recipe.engine(config, 0).graph
+    _print(rich.console.Console(), drawn.to_mermaid() if options.mermaid else str(drawn))
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "list": list_all,
+    "run": run,
+    "graph": graph,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlo",
+        description="Multilevel optimization for PyTorch.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mlo {mlo.__version__}")
+    parser.add_argument("command", choices=tuple(_COMMANDS), help="what to do; see below")
+    return parser
+
+
+def _subparser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"mlo {command}", description=description, allow_abbrev=False
+    )
+
+
+def _configured(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[Recipe[Any], RecipeConfig, argparse.Namespace]:
+    """Read the words after a command that takes a recipe."""
+    if not words or words[0].startswith("-"):
+        # There is no recipe yet, so this prints the help or says what is missing.
+        parser.add_argument("recipe", help="a name that 'mlo list' shows")
+        parser.epilog = "'... RECIPE --help' lists the settings of the recipe as well."
+        parser.parse_args(words)
+        parser.error("the recipe comes first, before the options")
+    recipe = load_recipe(words[0])
+    parser.prog = f"{parser.prog} {recipe.name}"
+    parser.usage = f"{parser.prog} [--OPTION VALUE ...]"
+    parser.description = recipe.summary
+    add_settings(parser, recipe.config)
+    options, settings = parse_settings(parser, words[1:])
+    return recipe, configure(recipe.config, settings, title=recipe.name), options
+
+
+def _summary(name: str) -> str:
+    try:
+        return load_recipe(name).summary
+    except Exception as error:  # one package that is damaged must not hide the others
+        return f"(cannot be loaded: {_first_line(str(error))})"
+
+
+def _default_folder(name: str) -> pathlib.Path:
+    now = datetime.datetime.now()
+    return pathlib.Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _print(console: rich.console.Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _complain(message: str) -> None:
+    console = rich.console.Console(stderr=True)
+    console.print(f"mlo: {message}", markup=False, highlight=False, emoji=False)

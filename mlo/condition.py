@@ -1,0 +1,218 @@
+r"""The stationarity condition of a problem, and every product that a method needs of it.
+
+    g(w, c) = df/dw        f: the problem's loss, total where lower problems respond
+
+This file and `mlo.response` are the only places that differentiate. All partial derivatives are
+taken by plain autograd with respect to *re-leafed* tensors: detached copies in a first-order
+backward, views of the originals when a graph of the backward is wanted. Paths stop at them, so a
+partial derivative is partial, and with views it is still attached to what it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mlo.errors import CheckpointingError, DoubleBackwardError, EvaluationError
+from mlo.guards import checkpointing_message
+from mlo.moves import Move
+from mlo.solve import LinearSolver, Solution, differentiable_solve
+from mlo.types import PartialTensors, Tensors
+from mlo.vectors import dot, filled
+
+Objective = Callable[[Tensors, Tensors], Tensor]
+"""f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A gradient with its graph: g at leaves w and c."""
+
+    params: Tensors
+    context: Tensors
+    gradient: PartialTensors
+
+
+class Condition:
+    """g(w, c) at one point, and its products.
+
+    Attributes:
+        params: w, where the condition is taken (for methods that need moves: from where the
+            problem moved).
+        context: the outside tensors c with respect to which products are wanted.
+        move: the recorded move, where there is one.
+        attached: whether the products carry a graph themselves (nested levels).
+        problem: name of the problem, for messages.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Tensors,
+        context: Tensors,
+        *,
+        problem: str,
+        learning_rate: tuple[float | Tensor, ...],
+        move: Move | None = None,
+        graph: Graph | None = None,
+    ) -> None:
+        self.objective = objective
+        self.params = params
+        self.context = context
+        self.problem = problem
+        self.learning_rate = learning_rate
+        self.move = move
+        self.attached = torch.is_grad_enabled()
+        self._graph = graph
+
+    def gradient(self) -> Tensors:
+        """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
+        graph = self._linearized()
+        gradient = filled(graph.gradient, graph.params)
+        return gradient if self.attached else tuple(g.detach() for g in gradient)
+
+    def hvp(self, p: Sequence[Tensor]) -> Tensors:
+        """``(dg/dw)^T p``, which is H p wherever g is a gradient.
+
+        Cost: about 2 gradient evaluations, after one for the graph that all products share.
+        """
+        graph = self._linearized()
+        return filled(self._products(p, graph.params), graph.params)
+
+    def mixed_vjp(self, u: Sequence[Tensor]) -> PartialTensors:
+        """``(dg/dc)^T u`` for every context tensor; `None` where g does not depend on it."""
+        return self._products(u, self._linearized().context)
+
+    def products(self, u: Sequence[Tensor]) -> tuple[Tensors, PartialTensors]:
+        """`hvp(u)` and `mixed_vjp(u)` in one call, for little more than the price of one."""
+        graph = self._linearized()
+        both = self._products(u, (*graph.params, *graph.context))
+        split = len(graph.params)
+        return filled(both[:split], graph.params), both[split:]
+
+    def context_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
+        """``df/dc`` at other parameters and the same context, batch, mode and random state."""
+        with torch.enable_grad():
+            context = _leaves(self.context)
+            loss = self.objective(tuple(p.detach() for p in params), context)
+            return differentiate(self.problem, [loss], context)
+
+    def update_vjp(self, v: Sequence[Tensor]) -> Tensors:
+        """``D v`` with D the derivative of the recorded move with respect to its gradient."""
+        assert self.move is not None
+        return self.move.update_vjp(tuple(v))
+
+    def curvature_vjp(self, u: Sequence[Tensor], z: Sequence[Tensor]) -> PartialTensors:
+        """``d<z, H(w, c) u> / d(w, c)``: third derivatives, for solves that are differentiated."""
+        with torch.enable_grad():
+            leaves = _views if self.attached else _leaves
+            params, context = leaves(self.params), leaves(self.context)
+            loss = self.objective(params, context)
+            gradient = differentiate(self.problem, [loss], params, create_graph=True)
+            pairs = [(g, x) for g, x in zip(gradient, u, strict=True) if g is not None]
+            outputs, cotangents = [g for g, _ in pairs], [x for _, x in pairs]
+            hu = differentiate(self.problem, outputs, params, cotangents, create_graph=True)
+            inner = dot(filled(hu, params), z)
+            wrt = (*params, *context)
+            return differentiate(self.problem, [inner], wrt, create_graph=self.attached)
+
+    def solve(self, solver: LinearSolver, v: Sequence[Tensor]) -> Solution:
+        """Solve ``(dg/dw)^T u = v``; where a graph is wanted, the solve is differentiable."""
+        if not self.attached:
+            return solver(self, tuple(v))
+        return differentiable_solve(self, solver, tuple(v))
+
+    def at(self, params: Sequence[Tensor], context: Sequence[Tensor]) -> Condition:
+        """The same condition at other tensors."""
+        return Condition(
+            self.objective,
+            tuple(params),
+            tuple(context),
+            problem=self.problem,
+            learning_rate=self.learning_rate,
+        )
+
+    def _linearized(self) -> Graph:
+        if self._graph is None:
+            with torch.enable_grad():
+                leaves = _views if self.attached else _leaves
+                params, context = leaves(self.params), leaves(self.context)
+                loss = self.objective(params, context)
+                gradient = differentiate(self.problem, [loss], params, create_graph=True)
+            self._graph = Graph(params, context, gradient)
+        return self._graph
+
+    def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
+        """``(dg/dwrt)^T u`` on the one retained graph."""
+        gradient = self._linearized().gradient
+        pairs = [(g, x) for g, x in zip(gradient, u, strict=True) if g is not None]
+        return differentiate(
+            self.problem,
+            [g for g, _ in pairs],
+            wrt,
+            [x for _, x in pairs],
+            create_graph=self.attached,
+            retain_graph=True,
+        )
+
+
+def _leaves(tensors: Sequence[Tensor]) -> Tensors:
+    return tuple(t.detach().requires_grad_() for t in tensors)
+
+
+def _views(tensors: Sequence[Tensor]) -> Tensors:
+    return tuple(t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors)
+
+
+def differentiate(
+    problem: str,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> PartialTensors:
+    """``torch.autograd.grad`` with `None` where nothing depends, and with typed errors.
+
+    Raises:
+        DoubleBackwardError: an operation has no second derivative.
+        CheckpointingError: the loss uses reentrant activation checkpointing.
+    """
+    if cotangents is None:
+        cotangents = [torch.ones_like(o) for o in outputs]
+    active = [(o, v) for o, v in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    if not active or not inputs:
+        return (None,) * len(inputs)
+    try:
+        return torch.autograd.grad(
+            [o for o, _ in active],
+            inputs,
+            [v for _, v in active],
+            create_graph=create_graph,
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        translated = _translated(error, problem)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:
+    text = str(error)
+    if "torch.utils.checkpoint is incompatible" in text:
+        return CheckpointingError(checkpointing_message(problem), problem=problem)
+    if "is not implemented" in text or "not differentiable" in text:
+        return DoubleBackwardError(
+            f"problem '{problem}': an operation of its loss has no second derivative ({text}). "
+            "Fused attention is the usual cause: run it under "
+            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
+            "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
+            problem=problem,
+        )
+    return None

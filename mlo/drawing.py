@@ -1,0 +1,52 @@
+"""The dependency graph drawn as text and as Mermaid."""
+
+from __future__ import annotations
+
+from mlo.graph import DependencyGraph
+
+MEANING = {
+    "staged": "staged: solved for given context, answers to those above",
+    "anticipating": "anticipating: answers to those above and reckons with those below",
+    "upper": "upper: judged through the responses of those below",
+    "plain": "plain: nobody differentiates through it",
+}
+
+
+def as_text(graph: DependencyGraph) -> str:
+    """Levels from the highest down; ``<~`` marks a read through a response, ``<-`` a constant."""
+    lines = []
+    for name in reversed(graph.names):
+        node = graph.nodes[name]
+        method = f" by {node.method}" if name in graph.responding and node.method else ""
+        lines.append(f"level {graph.level[name]}  {name} [{graph.kind(name)}{method}]")
+        for read in node.reads:
+            if read != name:
+                lines.append(f"           {_arrow(graph, read, name)}")
+        if node.streams:
+            lines.append(f"           streams: {', '.join(node.streams)}")
+    kinds = dict.fromkeys(graph.kind(n) for n in reversed(graph.names))
+    return "\n".join([*lines, "", *(MEANING[kind] for kind in kinds)])
+
+
+def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
+    if graph.responds(read, name):
+        return f"<~ {read} (response)"
+    if read in graph.nodes[name].constant:
+        return f"<- {read} (response cut by constant=)"
+    upper = graph.level[read] > graph.level[name]
+    return f"<- {read} ({'upper variable' if upper else 'constant'})"
+
+
+def as_mermaid(graph: DependencyGraph) -> str:
+    """A top-down flow chart: thick arrows for responses, thin ones for constants."""
+    lines = ["flowchart BT"]
+    for name in graph.names:
+        lines.append(f'    {name}["{name}<br/>{graph.kind(name)}"]')
+    for name, node in graph.nodes.items():
+        for read in node.reads:
+            if read != name:
+                arrow = "==>" if graph.responds(read, name) else "-->"
+                lines.append(f"    {read} {arrow} {name}")
+        for stream in node.streams:
+            lines.append(f"    data_{stream}[({stream})] -.-> {name}")
+    return "\n".join(lines)

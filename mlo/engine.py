@@ -1,0 +1,205 @@
+"""The engine: runs a multilevel program tick by tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlo.callbacks.base import Callback
+from mlo.errors import DeclarationError, nearest
+from mlo.graph import DependencyGraph
+from mlo.loop import Evaluations, run_loop
+from mlo.mover import Mover
+from mlo.problem import Problem
+from mlo.program import compile_program
+from mlo.randomness import preserved
+from mlo.records import MoveRecord, RunResult, StartRecord, TickRecord
+from mlo.schedule import Schedule, Timing
+from mlo.streams import make_streams
+from mlo.vectors import filled
+
+
+class Engine:
+    """Runs a multilevel program: a list of problems, lowest first, and the data they read.
+
+    One tick draws one batch of every stream that a due problem reads, shared by all problems that
+    move in it, and moves the due problems. The total gradient of a problem goes through the
+    responses of all problems below it that depend on it.
+
+    Args:
+        problems: the problems, lowest level first.
+        data: stream name -> iterable of batches (any pytree of tensors); an exhausted one starts
+            its next epoch.
+        lookahead: make lower moves on trial, move the uppers against them, then move the lowers
+            for real (the order of DARTS and Learning From Mistakes); by default a problem moves,
+            and those above it differentiate through the move it made.
+        device: where modules are moved at once and batches as they are drawn; `None` leaves both.
+        retain: keep the graph of a move's gradient for the upper problems of the same tick; `False`
+            recomputes it, for memory.
+        dry_run: evaluate every loss once, on the first batches, so that mistakes show at once;
+            nothing moves and the batches are used by the first ticks.
+
+    Attributes:
+        graph: the dependency graph; print it, or ask it for `to_networkx()` and `to_mermaid()`.
+        schedule: when problems move.
+        tick: ticks made so far.
+
+    Raises:
+        DeclarationError: (one of its kinds) the program cannot work.
+        EvaluationError: (one of its kinds) a loss failed in the dry run.
+        StreamError: a data stream has nothing to give.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        data: Mapping[str, Iterable[Any]] | None = None,
+        *,
+        lookahead: bool = False,
+        device: torch.device | str | None = None,
+        retain: bool = True,
+        dry_run: bool = True,
+    ) -> None:
+        target = None if device is None else torch.device(device)
+        self._program = compile_program(problems, data or {}, target)
+        timings = {
+            name: Timing(p.every, p.repeat, p.warmup) for name, p in self._program.problems.items()
+        }
+        self.schedule = Schedule(self.graph, timings, lookahead=lookahead)
+        self.tick = 0
+        self._counts = self.schedule.start()
+        self._streams = make_streams(data or {}, target)
+        self._mover = Mover(self._program, self._streams, lookahead=lookahead, retain=retain)
+        if dry_run:
+            with preserved(self._program.devices):
+                self._mover.dry_run()
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The dependency graph."""
+        return self._program.graph
+
+    @property
+    def problems(self) -> Mapping[str, Problem]:
+        """Name -> declaration, lowest first."""
+        return self._program.problems
+
+    def step(self, on_move: Callable[[MoveRecord], None] | None = None) -> TickRecord:
+        """Make one tick and return its record; `on_move` is told of every move as it is made."""
+        started = time.perf_counter()
+        plan = self.schedule.plan(self.tick, self._counts)
+        for name, draws in plan.draws.items():
+            self._streams[name].advance(draws)
+        moves = []
+        try:
+            for i, name in enumerate(plan.order):
+                for record in self._mover.move(
+                    name, plan.tick, due=plan.order, later=plan.order[i + 1 :]
+                ):
+                    moves.append(record)
+                    if on_move is not None:
+                        on_move(record)
+        finally:
+            self._mover.end_tick()
+        self._counts = dict(plan.counts)
+        self.tick += 1
+        return TickRecord(plan.tick, tuple(moves), time.perf_counter() - started)
+
+    def hypergradient(self, name: str) -> dict[str, Tensor]:
+        """The total gradient of a problem at the present point on the present batch.
+
+        With `lookahead` the problems below make their trial moves first; without it, the latest
+        recorded moves are differentiated through, or trial moves before the first. Nothing moves:
+        parameters, buffers, optimizers and random states are as before, whatever happens.
+
+        Args:
+            name: a problem.
+
+        Returns:
+            Name -> tensor, for the problem's variables; zeros where nothing depends.
+
+        Raises:
+            DeclarationError: there is no such problem.
+        """
+        if name not in self.problems:
+            raise DeclarationError(
+                f"hypergradient('{name}'): no problem is called that{nearest(name, self.problems)}"
+            )
+        with preserved(self._program.devices):
+            values = self._mover.total_gradient(name, self.tick)
+        own = self._program.variables[name]
+        return dict(zip(own, filled(values, self._program.present(name)), strict=True))
+
+    def run(
+        self,
+        ticks: int | None = None,
+        *,
+        epochs: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        evaluate: Mapping[str, tuple[Callable[..., Any], int]] | None = None,
+        record_every: int = 1,
+    ) -> RunResult:
+        """Make `ticks` ticks, or as many as complete `epochs` epochs.
+
+        Args:
+            ticks: how many ticks.
+            epochs: epochs of the first stream that the lowest problem with data reads; that stream
+                must have a length. Give either this or `ticks`.
+            callbacks: what watches the run; they are called in this order.
+            evaluate: name -> (function, n): called after every n-th tick and after the last one.
+                The function's argument names are the problems whose modules it is handed, in
+                evaluation mode, without gradients; it returns a number or {metric: number}, draws
+                on no random state of the run, and leaves the modules' modes as they were.
+            record_every: keep every n-th tick record in the result.
+
+        Returns:
+            Records, evaluations and how it ended. A callback that returns `Stop` ends it early.
+
+        Raises:
+            DeclarationError: neither or both of `ticks` and `epochs`, or an evaluation that reads
+                what is not a problem.
+        """
+        total = self._ticks(ticks, epochs)
+        evaluations = Evaluations(self._program, evaluate or {})
+        start = StartRecord(total, tuple(self.problems), str(self.graph))
+        return run_loop(self.step, start, callbacks, evaluations, _at_least_one(record_every))
+
+    def _ticks(self, ticks: int | None, epochs: int | None) -> int:
+        if (ticks is None) == (epochs is None):
+            raise DeclarationError("Engine.run takes exactly one of ticks= and epochs=")
+        if ticks is not None:
+            return _at_least_one(ticks)
+        assert epochs is not None
+        sized = [
+            self._streams[stream]
+            for node in self.graph.nodes.values()
+            for stream in node.streams
+            if self._streams[stream].length
+        ]
+        if not sized:
+            raise DeclarationError(
+                "Engine.run(epochs=...) needs a data stream with a length; use ticks="
+            )
+        name, length = sized[0].name, sized[0].length or 1
+        return self._ticks_until(name, (sized[0].epochs + _at_least_one(epochs)) * length)
+
+    def _ticks_until(self, stream: str, batches: int) -> int:
+        """Ticks until `stream` has given `batches` batches: the schedule played ahead."""
+        used, ticks, counts = self._streams[stream].used, 0, dict(self._counts)
+        idle = 0
+        while used < batches and idle < 10**6:
+            plan = self.schedule.plan(self.tick + ticks, counts)
+            drawn = plan.draws.get(stream, 0)
+            idle = 0 if drawn else idle + 1
+            used, ticks, counts = used + drawn, ticks + 1, dict(plan.counts)
+        return ticks
+
+
+def _at_least_one(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DeclarationError(f"Engine.run: expected a whole number of at least 1, got {value!r}")
+    return value

@@ -1,0 +1,100 @@
+"""Every error the library raises on purpose.
+
+MloError
+ +-- DeclarationError        a program that cannot work, found while the engine is built
+ |    +-- ReadError          a loss names something that is neither a problem nor a stream
+ |    +-- GraphError         problems that do not answer to each other as declared
+ |    +-- ParameterError     optimizer and module do not fit, or two problems share a parameter
+ |    +-- MethodError        a hypergradient method that cannot serve where it was put
+ +-- EvaluationError         a loss, projection or evaluation that failed at run time
+ |    +-- LossError          not a scalar, or it depends on none of the problem's parameters
+ |    +-- ClosureError       a loss that uses a declared module without naming it
+ |    +-- CheckpointingError activation checkpointing inside a loss
+ |    +-- DoubleBackwardError an operation of the loss has no second derivative
+ |    +-- DeviceError        a module that is not on the engine's device
+ +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
+ +-- ConfigurationError      a recipe, option or name that does not exist
+ +-- DataError               a data set that is absent, damaged or too small
+
+Messages name the problem and the argument, what was expected, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MloError(Exception):
+    """Base of all errors raised on purpose; `problem` names the culprit where there is one."""
+
+    def __init__(self, message: str, *, problem: str | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+class DeclarationError(MloError):
+    """A program that cannot work as declared."""
+
+
+class ReadError(DeclarationError):
+    """A loss names something that is neither a problem nor a stream."""
+
+
+class GraphError(DeclarationError):
+    """The problems do not answer to each other as declared."""
+
+
+class ParameterError(DeclarationError):
+    """Optimizer and module do not fit together, or two problems share a parameter."""
+
+
+class MethodError(DeclarationError):
+    """A hypergradient method cannot serve where it was put."""
+
+
+class EvaluationError(MloError):
+    """A loss or another function of the user's failed at run time."""
+
+
+class LossError(EvaluationError):
+    """A loss is not a scalar tensor, or depends on none of its problem's parameters."""
+
+
+class ClosureError(EvaluationError):
+    """A loss uses the parameters of a declared problem without naming that problem."""
+
+
+class CheckpointingError(EvaluationError):
+    """Activation checkpointing inside a loss would recompute with the wrong parameters."""
+
+
+class DoubleBackwardError(EvaluationError):
+    """An operation of the loss has no second derivative."""
+
+
+class DeviceError(EvaluationError):
+    """A module is not on the engine's device."""
+
+
+class StreamError(MloError):
+    """A data stream is empty, exhausted or of the wrong kind."""
+
+
+class ConfigurationError(MloError):
+    """A recipe, option or registered name does not exist or does not fit."""
+
+
+class DataError(MloError):
+    """A data set is absent, damaged or too small for what is asked of it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names quoted and separated by commas, or ``none``."""
+    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -1,0 +1,175 @@
+"""The dependency graph: who reads whom, who answers to whom, and in which order.
+
+No tensor is touched here. The vocabulary: i *reads* j where the loss of i names j (edge j -> i);
+i reads j *through its response* where j depends on i's parameters, directly or through others,
+and as a *constant* otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import networkx as nx
+
+from mlo.errors import GraphError, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One problem as the graph sees it.
+
+    Attributes:
+        name: the problem's name.
+        reads: the problems that its loss names, itself included where it does.
+        streams: the data streams that its loss names.
+        constant: lower problems whose response is cut off.
+        method: how its response is computed, for drawings.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    streams: tuple[str, ...] = ()
+    constant: frozenset[str] = frozenset()
+    method: str = ""
+
+
+class DependencyGraph:
+    """Reads between problems, and what follows from them.
+
+    Args:
+        nodes: the problems, lowest first.
+
+    Raises:
+        GraphError: a problem stands alone among several, answers to nobody, or is named twice.
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        self.level = {name: level for level, name in enumerate(self.nodes)}
+        self._live = {
+            name: tuple(r for r in node.reads if r != name and r not in node.constant)
+            for name, node in self.nodes.items()
+        }
+        self._read_by: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for name, reads in self._live.items():
+            for read in reads:
+                self._read_by[read].append(name)
+        self._check()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All problems, lowest first."""
+        return tuple(self.nodes)
+
+    @functools.cache  # noqa: B019 - the graph lives as long as its engine
+    def scope(self, name: str) -> frozenset[str]:
+        """The problems below `name` that it reads, at any remove, and that depend on it.
+
+        These, and no others, respond to its parameters; every path runs below `name`.
+        """
+        below = {n for n in self.nodes if self.level[n] < self.level[name]}
+        depends = _reach(self._read_by[name], self._read_by, below)
+        return frozenset(_reach(self._live[name], self._live, depends))
+
+    @functools.cache  # noqa: B019
+    def context(self, name: str) -> tuple[str, ...]:
+        """What the condition of `name` depends on: read by it or by its scope, and outside both."""
+        inside = self.scope(name) | {name}
+        read = {r for member in inside for r in self._live[member]}
+        return tuple(n for n in self.nodes if n in read and n not in inside)
+
+    @functools.cache  # noqa: B019
+    def order(self, name: str) -> tuple[str, ...]:
+        """The scope of `name`, each problem after those in its context."""
+        scope = self.scope(name)
+        among: nx.DiGraph[str] = nx.DiGraph()
+        among.add_nodes_from(n for n in self.nodes if n in scope)
+        among.add_edges_from((c, n) for n in among.nodes for c in self.context(n) if c in scope)
+        return tuple(nx.lexicographical_topological_sort(among, key=self.level.__getitem__))
+
+    @functools.cached_property
+    def responding(self) -> tuple[str, ...]:
+        """Problems that somebody above differentiates through, lowest first."""
+        scopes = frozenset[str]().union(*(self.scope(n) for n in self.nodes))
+        return tuple(n for n in self.nodes if n in scopes)
+
+    def anticipates(self, name: str) -> bool:
+        """Whether `name` responds to others and has problems that respond to it."""
+        return name in self.responding and bool(self.scope(name))
+
+    def kind(self, name: str) -> str:
+        """Its kind: `staged`, `anticipating`, `upper` or `plain`; see `mlo.drawing.MEANING`."""
+        if name in self.responding:
+            return "anticipating" if self.scope(name) else "staged"
+        return "upper" if self.scope(name) else "plain"
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """A `DiGraph` with an edge j -> i where i reads j, marked `response` or not."""
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        for name, node in self.nodes.items():
+            graph.add_node(name, level=self.level[name], kind=self.kind(name), streams=node.streams)
+        for name, node in self.nodes.items():
+            for read in node.reads:
+                if read != name:
+                    graph.add_edge(read, name, response=self.responds(read, name))
+        return graph
+
+    def responds(self, read: str, reader: str) -> bool:
+        """Whether `reader` reads `read` through its response."""
+        return read in self.scope(reader) and read not in self.nodes[reader].constant
+
+    def __str__(self) -> str:
+        """Levels from the highest down, with what each reads and how."""
+        from mlo.drawing import as_text
+
+        return as_text(self)
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flow chart."""
+        from mlo.drawing import as_mermaid
+
+        return as_mermaid(self)
+
+    def _check(self) -> None:
+        for name, node in self.nodes.items():
+            others = [n for n in self.nodes.values() if n is not node]
+            reads_others = any(r != name for r in node.reads)
+            if others and not reads_others and not any(name in o.reads for o in others):
+                raise GraphError(
+                    f"problem '{name}' neither reads another problem nor is read by one; name it "
+                    "in a loss, or run it in an engine of its own",
+                    problem=name,
+                )
+            if name not in node.reads and not self.scope(name):
+                raise GraphError(_unanswered(self, node), problem=name)
+
+
+def _unanswered(graph: DependencyGraph, node: Node) -> str:
+    below = [r for r in node.reads if graph.level[r] < graph.level[node.name]]
+    found = (
+        f"it reads {listed(below)} from below, but none of these reads '{node.name}' back "
+        "(directly or through problems below it), or the route is cut by constant="
+        if below
+        else "it reads no problem below it"
+    )
+    return (
+        f"problem '{node.name}': its loss cannot depend on its own parameters: it does not read "
+        f"itself, and {found}. Name '{node.name}' in the loss of a lower problem and that problem "
+        "in this loss, and list the lower problem first"
+    )
+
+
+def _reach(
+    start: Iterable[str], edges: dict[str, list[str]] | dict[str, tuple[str, ...]], within: set[str]
+) -> set[str]:
+    """Nodes of `within` that are reached from `start` along `edges` without leaving `within`."""
+    seen: set[str] = set()
+    todo = [n for n in start if n in within]
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo.extend(n for n in edges[node] if n in within)
+    return seen

@@ -1,0 +1,27 @@
+"""Hypergradient methods: how the problems above differentiate through a problem's solution."""
+
+from mlo.hypergradients.base import Hypergradient, Result, State
+from mlo.hypergradients.conjugate_gradient import ConjugateGradient
+from mlo.hypergradients.dense import Dense
+from mlo.hypergradients.direct import Direct
+from mlo.hypergradients.finite_difference import FiniteDifference
+from mlo.hypergradients.implicit import Implicit
+from mlo.hypergradients.neumann import Neumann
+from mlo.hypergradients.one_step import OneStep
+from mlo.hypergradients.registry import make_method, methods, register
+
+__all__ = [
+    "ConjugateGradient",
+    "Dense",
+    "Direct",
+    "FiniteDifference",
+    "Hypergradient",
+    "Implicit",
+    "Neumann",
+    "OneStep",
+    "Result",
+    "State",
+    "make_method",
+    "methods",
+    "register",
+]

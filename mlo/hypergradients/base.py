@@ -1,0 +1,75 @@
+r"""The seam for hypergradient methods.
+
+A problem with parameters w and stationarity condition g(w, c) = 0 answers a cotangent v with
+
+    c_bar = -(dg/dc)^T u,    (dg/dw)^T u = v        (implicit function theorem)
+
+or with what a method puts in the place of this u. See `mlo.condition.Condition` for the products
+that a method is made of.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from mlo.records import Info
+from mlo.types import PartialTensors, Tensors
+
+if TYPE_CHECKING:
+    from mlo.condition import Condition
+    from mlo.moves import Move
+
+State: TypeAlias = Any
+"""What a method remembers between calls: a pytree of plain tensors, or `None`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a method returns.
+
+    Attributes:
+        grads: one tensor per context tensor (its shape), or `None` where nothing depends.
+        state: the method's state after the call.
+        info: products taken, residual and outcome.
+    """
+
+    grads: PartialTensors
+    state: State = None
+    info: Info = dataclasses.field(default_factory=Info)
+
+
+class Hypergradient(abc.ABC):
+    """How the problems above differentiate through a problem's solution.
+
+    A method is a frozen dataclass of its settings; write `vjp` and nothing else unless it keeps a
+    state. What it needs is declared and checked when an engine is built:
+
+    - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
+    - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
+    - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
+    - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    differentiable: ClassVar[bool] = False
+    """Whether `vjp` may itself be differentiated (serves below an anticipating problem)."""
+
+    def init(self, condition: Condition) -> State:
+        """The state before the first call. Default: none."""
+        return None
+
+    def observe(self, move: Move, state: State) -> State:
+        """The state after a real move of the problem. Default: unchanged."""
+        return state
+
+    @abc.abstractmethod
+    def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
+        """Return ``-(dg/dc)^T (dg/dw)^{-T} v`` for every tensor of `condition.context`.
+
+        Args:
+            condition: the stationarity condition and its products.
+            cotangent: v, one tensor per tensor of `condition.params`.
+            state: what `init` or the last call returned.
+        """

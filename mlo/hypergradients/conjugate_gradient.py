@@ -1,0 +1,90 @@
+"""`ConjugateGradient`: the linear system solved by conjugate gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from mlo.errors import ConfigurationError
+from mlo.hypergradients.implicit import Implicit, code_of
+from mlo.hypergradients.registry import register
+from mlo.records import Info, Outcome
+from mlo.solve import Solution
+from mlo.types import Tensors
+from mlo.vectors import add_scaled, dot, zeros_like
+
+if TYPE_CHECKING:
+    from mlo.condition import Condition
+
+
+@register("conjugate-gradient")
+@dataclasses.dataclass(frozen=True)
+class ConjugateGradient(Implicit):
+    r"""Conjugate gradients on ``(H + damping I) u = v``.
+
+    Cost: one product an iteration and one at the end, about 2 gradient evaluations each, after one
+    for the shared graph. Memory: 4 vectors of the parameters' size. Bias: the error in the H-norm
+    shrinks at least by ((sqrt k - 1) / (sqrt k + 1)) an iteration, k the condition number; exact
+    after as many iterations as H has distinct eigenvalues, up to rounding; `damping` shifts the
+    spectrum. It needs H + damping I positive definite: at a direction of negative curvature it
+    stops with the iterate so far and says so. Sources: Hestenes and Stiefel, 1952; Pedregosa, ICML
+    2016; Rajeswaran et al., NeurIPS 2019.
+
+    On a CPU it stops as soon as the tolerance is met. On an accelerator that would mean waiting
+    for it in every iteration, so there all `iterations` are launched, and those after convergence
+    change nothing.
+
+    Args:
+        iterations: upper bound on the iterations.
+        tolerance: relative residual at which it stops.
+        damping: added to the diagonal of H.
+    """
+
+    iterations: int = 20
+    tolerance: float = 1e-6
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ConfigurationError(
+                f"ConjugateGradient(iterations=...) must be at least 1, got {self.iterations}"
+            )
+        for name in ("tolerance", "damping"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(
+                    f"ConjugateGradient({name}=...) must not be negative, got {getattr(self, name)}"
+                )
+
+    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+        """Iterate; every update is masked by whether the iteration is still active."""
+        v = cotangent
+        x, r, p = zeros_like(v), v, v
+        rho = dot(r, r)
+        stop = rho * self.tolerance**2
+        active, negative = rho > stop, torch.zeros_like(rho, dtype=torch.bool)
+        products = torch.zeros_like(rho, dtype=torch.int64)
+        for _ in range(self.iterations):
+            if rho.device.type == "cpu" and not active:
+                break
+            product = add_scaled(condition.hvp(p), self.damping, p)
+            curvature = dot(p, product)
+            products = products + active
+            negative = negative | (active & (curvature <= 0))
+            active = active & (curvature > 0)
+            step = _ratio(rho, curvature, active)
+            x = tuple(a + step.to(a.dtype) * b for a, b in zip(x, p, strict=True))
+            r = tuple(a - step.to(a.dtype) * b for a, b in zip(r, product, strict=True))
+            new = torch.where(active, dot(r, r), rho)
+            turn = _ratio(new, rho, active)
+            p = tuple(a + turn.to(a.dtype) * b for a, b in zip(r, p, strict=True))
+            rho, active = new, active & (new > stop)
+        code = torch.where(negative, code_of(Outcome.NEGATIVE_CURVATURE), 0)
+        return Solution(x, Info(products=products + 1, code=code))
+
+
+def _ratio(a: torch.Tensor, b: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+    """``a / b`` where active, else 0; never divides by what is not positive."""
+    safe = torch.where(active, b, torch.ones_like(b))
+    return torch.where(active, a / safe, torch.zeros_like(a))

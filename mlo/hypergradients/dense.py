@@ -1,0 +1,60 @@
+"""`Dense`: the materialised Hessian, as a reference for small problems."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from mlo.errors import MethodError
+from mlo.hypergradients.implicit import Implicit, code_of, flat, unflat
+from mlo.hypergradients.registry import register
+from mlo.records import Info, Outcome
+from mlo.solve import Solution
+from mlo.types import Tensors
+
+if TYPE_CHECKING:
+    from mlo.condition import Condition
+
+
+@register("dense")
+@dataclasses.dataclass(frozen=True)
+class Dense(Implicit):
+    r"""Solves ``(H + damping I) u = v`` with the Hessian written out.
+
+    Cost: one product per parameter, then O(n^3). Memory: n^2 numbers. No bias beyond rounding. It
+    serves to check other methods and for problems of up to some thousand parameters. A singular
+    Hessian gives an adjoint of NaN and the outcome `singular`, never a number that looks right.
+
+    Args:
+        damping: added to the diagonal of H.
+        tolerance: relative residual within which the outcome counts as converged.
+        limit: most parameters it takes on.
+    """
+
+    damping: float = 0.0
+    tolerance: float = 1e-6
+    limit: int = 5000
+
+    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+        """Column by column, then one LU factorization."""
+        v = flat(cotangent)
+        size = v.numel()
+        if size > self.limit:
+            raise MethodError(
+                f"problem '{condition.problem}': hypergradient=Dense writes out {size} x {size} "
+                f"numbers, more than Dense(limit={self.limit}) allows; use ConjugateGradient or "
+                "Neumann, or raise the limit",
+                problem=condition.problem,
+            )
+        unit = torch.eye(size, dtype=v.dtype, device=v.device)
+        columns = [flat(condition.hvp(unflat(e, cotangent))) for e in unit]
+        matrix = torch.stack(columns, dim=1) + self.damping * unit
+        factors, order, _ = torch.linalg.lu_factor_ex(matrix)
+        pivots = factors.diagonal().abs()
+        singular = pivots.min() <= size * torch.finfo(v.dtype).eps * pivots.max()
+        solution = torch.linalg.lu_solve(factors, order, v[:, None])[:, 0]
+        solution = torch.where(singular & (v != 0).any(), torch.nan, solution)
+        code = torch.where(singular, code_of(Outcome.SINGULAR), 0)
+        return Solution(unflat(solution, cotangent), Info(products=size + 1, code=code))

@@ -1,0 +1,81 @@
+"""What all methods share that solve a linear system with the Hessian."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from mlo.hypergradients.base import Hypergradient, Result, State
+from mlo.records import OUTCOMES, Info, Outcome
+from mlo.solve import Solution
+from mlo.types import Tensors
+from mlo.vectors import add_scaled, negative, norm
+
+if TYPE_CHECKING:
+    from mlo.condition import Condition
+
+
+class Implicit(Hypergradient):
+    r"""The implicit function theorem at the present parameters, with a linear solver of one's own.
+
+        c_bar = -(dg/dc)^T u,    (H + damping I) u = v,    H = dg/dw
+
+    A subclass writes `solve`. The residual that is reported is measured, not carried along: the
+    product H u is taken in the same call as the mixed product.
+    """
+
+    differentiable: ClassVar[bool] = True
+    damping: float = 0.0
+    tolerance: float = 1e-6
+
+    @abc.abstractmethod
+    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+        """Return u with ``(H + damping I) u = cotangent``, made of `condition.hvp`."""
+
+    def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
+        """Solve, then take one mixed product."""
+        solution = condition.solve(self.solve, cotangent)
+        if condition.attached:
+            mixed = condition.mixed_vjp(solution.adjoint)
+            return Result(negative(mixed), state, solution.info)
+        product, mixed = condition.products(solution.adjoint)
+        info = self._judged(solution, product, cotangent)
+        return Result(negative(mixed), state, info)
+
+    def _judged(self, solution: Solution, product: Tensors, v: Tensors) -> Info:
+        """Measure the residual and name the outcome; what the solver reported goes first."""
+        damped = add_scaled(product, self.damping, solution.adjoint)
+        size = norm(v)
+        safe = torch.where(size > 0, size, torch.ones_like(size))
+        residual = norm(add_scaled(v, -1.0, damped)) / safe
+        code = torch.where(
+            residual <= self.tolerance, code_of(Outcome.CONVERGED), code_of(Outcome.LIMIT)
+        )
+        code = torch.where(residual > 1.0, code_of(Outcome.DIVERGED), code)
+        reported = torch.as_tensor(solution.info.code, device=code.device)
+        code = torch.where(reported > 0, reported, code)
+        code = torch.where(residual.isfinite(), code, code_of(Outcome.NONFINITE))
+        singular = code_of(Outcome.SINGULAR)
+        code = torch.where(reported == singular, singular, code)
+        code = torch.where(size == 0, code_of(Outcome.ZERO), code)
+        return dataclasses.replace(solution.info, residual=residual, code=code)
+
+
+def code_of(outcome: Outcome) -> int:
+    """The index of an outcome in `OUTCOMES`."""
+    return OUTCOMES.index(outcome)
+
+
+def flat(tensors: Tensors) -> Tensor:
+    """All entries in one vector."""
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def unflat(vector: Tensor, like: Tensors) -> Tensors:
+    """The inverse of `flat`."""
+    parts = vector.split([t.numel() for t in like])
+    return tuple(p.reshape(t.shape) for p, t in zip(parts, like, strict=True))

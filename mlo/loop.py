@@ -1,0 +1,134 @@
+"""The loop of a run: ticks, evaluations, callbacks, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlo.callbacks.base import Callback, Stop
+from mlo.errors import DeclarationError, EvaluationError, listed, nearest
+from mlo.program import Program
+from mlo.randomness import preserved
+from mlo.reads import Reads, declared_reads
+from mlo.records import (
+    EvaluationRecord,
+    MoveRecord,
+    RunResult,
+    StartRecord,
+    Status,
+    TickRecord,
+    plain_metrics,
+)
+
+Step = Callable[[Callable[[MoveRecord], None]], TickRecord]
+
+
+class Evaluations:
+    """Functions that look at the modules every so many ticks and return metrics."""
+
+    def __init__(
+        self, program: Program, declared: Mapping[str, tuple[Callable[..., Any], int]]
+    ) -> None:
+        self.program = program
+        self.functions: dict[str, tuple[Callable[..., Any], Reads, int]] = {}
+        for name, pair in declared.items():
+            function, every = _pair(name, pair)
+            reads = declared_reads(function, None, problem=name, argument="evaluate")
+            unknown = [r for r in reads.names if r not in program.problems]
+            if unknown:
+                raise DeclarationError(
+                    f"evaluation '{name}' reads {listed(unknown)}, which is no problem"
+                    f"{nearest(unknown[0], program.problems)} (problems: "
+                    f"{listed(program.problems)}); give other arguments a default"
+                )
+            self.functions[name] = (function, reads, every)
+
+    def due(self, tick: int, *, last: bool) -> list[EvaluationRecord]:
+        """Evaluate what is due after `tick`, counted from 0; everything after the last one."""
+        return [
+            self._evaluate(name, function, reads, tick)
+            for name, (function, reads, every) in self.functions.items()
+            if last or (tick + 1) % every == 0
+        ]
+
+    def _evaluate(
+        self, name: str, function: Callable[..., Any], reads: Reads, tick: int
+    ) -> EvaluationRecord:
+        started = time.perf_counter()
+        modules = {read: self.program.problems[read].module for read in reads.names}
+        modes = [(part, part.training) for m in modules.values() for part in m.modules()]
+        try:
+            with preserved(self.program.devices), torch.no_grad():
+                for module in modules.values():
+                    module.eval()
+                returned = reads.call(function, modules)
+        finally:
+            for part, mode in modes:
+                part.training = mode
+        metrics = returned if isinstance(returned, Mapping) else {name: returned}
+        try:
+            plain = plain_metrics(metrics)
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(
+                f"evaluation '{name}' must return a number or {{metric: number}}, got {returned!r}"
+            ) from error
+        return EvaluationRecord(tick, name, plain, time.perf_counter() - started)
+
+
+def run_loop(
+    step: Step,
+    start: StartRecord,
+    callbacks: Sequence[Callback],
+    evaluations: Evaluations,
+    record_every: int,
+) -> RunResult:
+    """Run `start.ticks` ticks; callbacks hear of everything, and always of the end."""
+    started = time.perf_counter()
+    records: list[TickRecord] = []
+    seen: list[EvaluationRecord] = []
+    done, status, reason = 0, Status.COMPLETED, f"all {start.ticks} ticks were made"
+    told: list[Callback] = []
+
+    def on_move(record: MoveRecord) -> None:
+        for callback in callbacks:
+            callback.on_move(record)
+
+    try:
+        for callback in callbacks:
+            told.append(callback)
+            callback.on_start(start)
+        for done in range(1, start.ticks + 1):
+            record = step(on_move)
+            if (done - 1) % record_every == 0:
+                records.append(record)
+            stops = [c.on_tick(record) for c in callbacks]
+            for evaluation in evaluations.due(record.tick, last=done == start.ticks):
+                seen.append(evaluation)
+                stops += [c.on_evaluation(evaluation) for c in callbacks]
+            stop = next((s for s in stops if isinstance(s, Stop)), None)
+            if stop is not None:
+                status, reason = Status.STOPPED, stop.reason
+                break
+    except BaseException as error:
+        status, reason = Status.FAILED, f"{type(error).__name__}: {error}"
+        done = max(done - 1, 0)
+        raise
+    finally:
+        seconds = time.perf_counter() - started
+        result = RunResult(status, reason, done, seconds, tuple(records), tuple(seen))
+        for callback in told:
+            callback.on_end(result)
+    return result
+
+
+def _pair(name: str, pair: Any) -> tuple[Callable[..., Any], int]:
+    good = isinstance(pair, tuple) and len(pair) == 2 and callable(pair[0])
+    if not good or isinstance(pair[1], bool) or not isinstance(pair[1], int) or pair[1] < 1:
+        raise DeclarationError(
+            f"evaluate['{name}'] must be (function, every) with every a whole number of at least "
+            f"1, got {pair!r}"
+        )
+    return pair[0], pair[1]

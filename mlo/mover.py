@@ -1,0 +1,246 @@
+"""Moves: real ones on live parameters, trial ones on copies, and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlo.errors import LossError, listed, nearest
+from mlo.moves import Move
+from mlo.program import Program
+from mlo.records import MoveRecord
+from mlo.setting import Setting
+from mlo.streams import Stream
+from mlo.sweep import Gradient, Sweep
+from mlo.types import PartialTensors, Tensors
+from mlo.update import take_step, trial_copy
+from mlo.vectors import norm
+
+
+class Mover:
+    """Makes the moves of a program and remembers what hypergradients need of them.
+
+    Args:
+        program: the compiled declaration.
+        streams: where batches come from.
+        lookahead: see `Engine`.
+        retain: see `Engine`.
+    """
+
+    def __init__(
+        self, program: Program, streams: Mapping[str, Stream], *, lookahead: bool, retain: bool
+    ) -> None:
+        self.program = program
+        self.streams = streams
+        self.lookahead = lookahead
+        self.retain = retain
+        self.moves: dict[str, Move] = {}
+        self.states: dict[str, Any] = {}
+        self._snapshots: dict[str, Tensors] = {}
+        self._epochs = dict.fromkeys(program.problems, 0)
+
+    def move(
+        self, name: str, tick: int, *, due: Sequence[str], later: Sequence[str]
+    ) -> Iterator[MoveRecord]:
+        """Move `name` for real, `repeat` times; yields a record after each update.
+
+        Args:
+            name: the problem.
+            tick: the present tick.
+            due: all problems that move in this tick.
+            later: those that move after this one, which may differentiate through this move.
+        """
+        problem = self.program.problems[name]
+        params = list(self.program.variables[name].values())
+        wanted = any(name in self.program.graph.scope(upper) for upper in later)
+        for update in range(problem.repeat):
+            last = update == problem.repeat - 1
+            sweep = self._sweep(name, tick, due, kept=last)
+            setting = self._setting(name, tick, update)
+            gradient, move = self._advance(
+                sweep,
+                name,
+                setting,
+                problem.optimizer,
+                params,
+                graph=last and wanted and not self.lookahead,
+                kept=last,
+            )
+            self._snapshots.pop(name, None)
+            self.states.update(sweep.states)
+            objective = self.program.objectives[name]
+            objective.write_buffers(gradient.evaluation, (name, *problem.updates_buffers))
+            if last and name in self.program.graph.responding:
+                self._remember(name, move)
+            rate = float(problem.optimizer.param_groups[0].get("lr", 1.0))
+            self._step_scheduler(name, gradient)
+            yield _record(name, tick, gradient, rate, sweep)
+
+    def total_gradient(self, name: str, tick: int) -> PartialTensors:
+        """The total gradient of `name`; changes nothing (draws of the random state aside)."""
+        sweep = self._sweep(name, tick, None, kept=False)
+        return sweep.gradient(name, self._setting(name, tick, -1)).values
+
+    def dry_run(self) -> None:
+        """Evaluate every loss once, at copies, so that mistakes show before anything moves."""
+        for name in self.program.problems:
+            values = {n: self.program.present(n) for n in self.program.problems}
+            for own in values.values():
+                for tensor in own:
+                    tensor.requires_grad_()
+            self.program.objectives[name](values, self._setting(name, 0, -1))
+
+    def end_tick(self) -> None:
+        """Let go of what lives no longer than a tick."""
+        self._snapshots.clear()
+        self.moves = {name: move.without_graph() for name, move in self.moves.items()}
+
+    def _sweep(self, name: str, tick: int, due: Sequence[str] | None, *, kept: bool) -> Sweep:
+        """Where everybody stands, with the moves that `name` differentiates through made ready."""
+        graph = self.program.graph
+        values = {n: self.program.present(n) for n in graph.names}
+        if kept and self.program.records_moves(name):
+            for read in {name, *graph.nodes[name].reads}:
+                values[read] = self._snapshot(read)
+        sweep = Sweep(self.program, values, self.moves, self.states)
+        for lower in (n for n in graph.names if n in graph.scope(name)):
+            recorded = "moves" in self.program.problems[lower].hypergradient.needs
+            unmoved = lower not in sweep.moves
+            if (self.lookahead and (due is None or lower in due)) or (unmoved and recorded):
+                self._trial(sweep, lower, tick)
+            elif unmoved:
+                setting = self._setting(lower, tick, -1)
+                sweep.moves[lower] = Move(setting, self.program.learning_rate(lower))
+        return sweep
+
+    def _trial(self, sweep: Sweep, name: str, tick: int) -> None:
+        """Move `name` in `sweep` alone, on a copy of its optimizer and parameters."""
+        problem = self.program.problems[name]
+        live = list(self.program.variables[name].values())
+        optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
+        graph = self.retain and "graph" in problem.hypergradient.needs
+        for update in range(problem.repeat):
+            last = update == problem.repeat - 1
+            setting = self._setting(name, tick, update)
+            _, move = self._advance(
+                sweep, name, setting, optimizer, params, graph=last and graph, kept=last
+            )
+            sweep.values[name] = tuple(p.detach().clone() for p in params)
+        sweep.moves[name] = move
+
+    def _advance(
+        self,
+        sweep: Sweep,
+        name: str,
+        setting: Setting,
+        optimizer: torch.optim.Optimizer,
+        params: Sequence[nn.Parameter],
+        *,
+        graph: bool,
+        kept: bool,
+    ) -> tuple[Gradient, Move]:
+        """Gradient in the sweep, step on the given parameters, and the record of both."""
+        problem = self.program.problems[name]
+        needs = problem.hypergradient.needs
+        recorded = kept and self.program.records_moves(name)
+        keep_graph = graph and recorded and self.retain and "graph" in needs
+        gradient = sweep.gradient(
+            name,
+            setting,
+            graph=keep_graph and not self.program.graph.scope(name),
+            context=recorded and "context_gradient" in needs,
+        )
+        _check_dependence(name, gradient.values)
+        rate = self.program.learning_rate(name)
+        projection = self.program.projection(name)
+        step = take_step(
+            optimizer,
+            params,
+            gradient.values,
+            clip_norm=problem.clip_norm,
+            projection=projection,
+            differentiable=recorded and "optimizer" in needs,
+        )
+        if not recorded:
+            return gradient, Move(setting, rate)
+        reads = {read: sweep.values[read] for read in self.program.graph.nodes[name].reads}
+        before = sweep.values[name]
+        return gradient, Move(
+            setting, rate, before, reads, step, projection, gradient.graph, gradient.context
+        )
+
+    def _setting(self, name: str, tick: int, update: int) -> Setting:
+        """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
+        problem = self.program.problems[name]
+        batch = {}
+        for stream in self.program.graph.nodes[name].streams:
+            present = self.streams[stream].present()
+            held = self.streams[stream].held
+            from_end = problem.repeat - update if update >= 0 else 1
+            batch[stream] = held[-from_end] if from_end <= len(held) else present
+        replayable = name in self.program.graph.responding
+        return self.program.objectives[name].setting(batch, tick, replayable=replayable)
+
+    def _snapshot(self, name: str) -> Tensors:
+        """A copy of where a problem stands, made once and shared until it moves."""
+        if name not in self._snapshots:
+            self._snapshots[name] = tuple(t.clone() for t in self.program.present(name))
+        return self._snapshots[name]
+
+    def _remember(self, name: str, move: Move) -> None:
+        self.moves[name] = move
+        method = self.program.problems[name].hypergradient
+        self.states[name] = method.observe(move, self.states.get(name))
+
+    def _step_scheduler(self, name: str, gradient: Gradient) -> None:
+        problem = self.program.problems[name]
+        if problem.scheduler is None:
+            return
+        steps = 1
+        if problem.scheduler_every is not None:
+            epochs = self.streams[problem.scheduler_every].epochs
+            steps, self._epochs[name] = epochs - self._epochs[name], epochs
+        for _ in range(steps):
+            if isinstance(problem.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                problem.scheduler.step(_metric(name, problem.scheduler_metric, gradient))
+            else:
+                problem.scheduler.step()
+
+
+def _check_dependence(name: str, gradient: PartialTensors) -> None:
+    if all(g is None for g in gradient):
+        raise LossError(
+            f"problem '{name}': its loss depends on none of its variables, neither directly nor "
+            "through the problems below it. Check that the lower losses use the problems that "
+            f"they name, and that nothing between them and '{name}' is detached",
+            problem=name,
+        )
+
+
+def _metric(name: str, metric: str, gradient: Gradient) -> float:
+    known = {**gradient.evaluation.metrics, "loss": gradient.evaluation.loss.detach()}
+    if metric not in known:
+        raise LossError(
+            f"problem '{name}': scheduler_metric='{metric}' is not returned by its loss"
+            f"{nearest(metric, known)} (known: {listed(known)})",
+            problem=name,
+        )
+    return float(known[metric])
+
+
+def _record(
+    name: str, tick: int, gradient: Gradient, learning_rate: float, sweep: Sweep
+) -> MoveRecord:
+    evaluation = gradient.evaluation
+    return MoveRecord(
+        problem=name,
+        tick=tick,
+        loss=evaluation.loss.detach(),
+        metrics=evaluation.metrics,
+        gradient_norm=norm([g.detach() for g in gradient.values if g is not None]),
+        learning_rate=learning_rate,
+        responses=tuple(sweep.responses),
+    )

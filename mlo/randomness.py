@@ -1,0 +1,55 @@
+"""Random states: taken, put back, and replayed, so that dropout draws the same mask twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomState:
+    """The states of Python's, NumPy's and PyTorch's global generators, devices included."""
+
+    python: Any
+    numpy: Any
+    host: Tensor
+    devices: tuple[tuple[torch.device, Tensor], ...]
+
+    @classmethod
+    def capture(cls, devices: Sequence[torch.device] = ()) -> RandomState:
+        """The present states; `devices` are the accelerators whose generators count."""
+        states = tuple((d, torch.get_device_module(d).get_rng_state(d)) for d in devices)
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), states)
+
+    def restore(self) -> None:
+        """Put the states back."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.host)
+        for device, state in self.devices:
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+@contextlib.contextmanager
+def preserved(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Whatever is drawn inside leaves the random states as they were."""
+    before = RandomState.capture(devices)
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+@contextlib.contextmanager
+def replayed(state: RandomState) -> Iterator[None]:
+    """Draw inside what was drawn after `state` was captured, and leave no trace."""
+    with preserved([device for device, _ in state.devices]):
+        state.restore()
+        yield

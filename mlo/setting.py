@@ -1,0 +1,30 @@
+"""Everything that an evaluation of a loss depends on besides the variables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mlo.randomness import RandomState
+from mlo.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Everything an evaluation depends on besides the variables.
+
+    Attributes:
+        tick: the present tick.
+        batch: stream -> batch.
+        random: the random state before the evaluation; `None` where it will not be replayed.
+        buffers: container key -> copy of a buffer; `None` takes the live ones.
+        modes: training flags of the container's modules, in the order of `modules()`.
+    """
+
+    tick: int
+    batch: Batch
+    random: RandomState | None = None
+    buffers: Mapping[str, Tensor] | None = None
+    modes: tuple[bool, ...] | None = None

@@ -1,0 +1,183 @@
+"""One computation of a total gradient: where everybody stands, and who responds how.
+
+A sweep holds values, one set of tensors a problem, and the moves that are differentiated through.
+Trial moves change the sweep and nothing else; live tensors are only read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mlo.condition import Condition, Graph, differentiate
+from mlo.evaluation import Evaluation
+from mlo.moves import Move
+from mlo.program import Program
+from mlo.records import Response
+from mlo.response import respond
+from mlo.setting import Setting
+from mlo.types import PartialTensors, Tensors, Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """A total gradient, the evaluation that it was taken from, and its graph where kept."""
+
+    values: PartialTensors
+    evaluation: Evaluation
+    graph: Graph | None = None
+    context: PartialTensors | None = None
+
+
+class Sweep:
+    """Values, moves and method states of one computation.
+
+    Args:
+        program: the compiled declaration.
+        values: problem -> where it stands.
+        moves: problem -> the move (or only its setting) that its response is taken at.
+        states: problem -> state of its method; new states replace these here and nowhere else.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        values: Values,
+        moves: Mapping[str, Move],
+        states: Mapping[str, object],
+    ) -> None:
+        self.program = program
+        self.values = dict(values)
+        self.moves = dict(moves)
+        self.states = dict(states)
+        self.responses: list[Response] = []
+
+    def gradient(
+        self, name: str, setting: Setting, *, graph: bool = False, context: bool = False
+    ) -> Gradient:
+        """The total gradient of the loss of `name` with respect to its own variables.
+
+        Args:
+            name: whose.
+            setting: under what; random numbers are drawn, not replayed.
+            graph: keep the gradient's graph (for a problem without a scope).
+            context: take the gradient with respect to the context in the same pass.
+        """
+        own = _leaves(self.values[name])
+        env = dict(self.values)
+        outside: Tensors = ()
+        if graph or context:
+            for read in self.program.graph.context(name):
+                env[read] = _leaves(self.values[read])
+            outside = self._context(name, env)
+        with torch.enable_grad():
+            evaluation = self.total(name, own, env, setting, replay=False)
+            wrt = (*own, *outside) if context else own
+            grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
+        values, rest = grads[: len(own)], grads[len(own) :]
+        kept = Graph(own, outside, values) if graph else None
+        return Gradient(values, evaluation, kept, rest if context else None)
+
+    def total(
+        self, name: str, own: Tensors, env: Values, setting: Setting, *, replay: bool
+    ) -> Evaluation:
+        """The loss of `name` at `own`, with the problems of its scope replaced by responses."""
+        graph = self.program.graph
+        env = {**env, name: own}
+        for other in graph.order(name):
+            env[other] = self._respond(other, env)
+        node = graph.nodes[name]
+        values = {
+            read: tuple(t.detach() for t in env[read]) if read in node.constant else env[read]
+            for read in node.reads
+        }
+        return self.program.objectives[name](values, setting, replay=replay)
+
+    def _respond(self, name: str, env: Values) -> Tensors:
+        site = _Site(self, name, self.moves[name])
+        return respond(site, self.values[name], self._context(name, env))
+
+    def _context(self, name: str, env: Values) -> Tensors:
+        return tuple(t for read in self.program.graph.context(name) for t in env[read])
+
+
+class _Site:
+    """The response of one problem in one sweep."""
+
+    def __init__(self, sweep: Sweep, name: str, move: Move) -> None:
+        self.sweep = sweep
+        self.name = name
+        self.move = move
+        self.method = sweep.program.problems[name].hypergradient
+        self.values = dict(sweep.values)
+
+    def backward(
+        self, params: Tensors, context: Tensors, needed: Sequence[bool], cotangent: Tensors
+    ) -> PartialTensors:
+        condition = self.condition(params, context, needed)
+        state = self.sweep.states.get(self.name)
+        if state is None:
+            state = self.method.init(condition)
+        result = self.method.vjp(condition, cotangent, state)
+        self.sweep.states[self.name] = result.state
+        self.sweep.responses.append(Response(self.name, type(self.method).__name__, result.info))
+        grads = iter(result.grads)
+        return tuple(next(grads) if need else None for need in needed)
+
+    def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
+        """The condition at the present point, or where the recorded move was made."""
+        move, recorded = self.move, "moves" in self.method.needs
+        if recorded and move.before is not None:
+            params = move.before
+            context = self.sweep._context(self.name, move.reads)
+        elsewhere = move.reads if recorded else self.values
+        index = [i for i, need in enumerate(needed) if need]
+        names = self.sweep.program.graph.context(self.name)
+        sizes = [len(self.values[n]) for n in names]
+
+        def objective(w: Tensors, c: Tensors) -> Tensor:
+            full = list(context)
+            for i, x in zip(index, c, strict=True):
+                full[i] = x
+            env = {**self.values, **elsewhere, **_grouped(names, sizes, full)}
+            return self.sweep.total(self.name, w, env, move.setting, replay=True).loss
+
+        return Condition(
+            objective,
+            params,
+            tuple(context[i] for i in index),
+            problem=self.name,
+            learning_rate=move.learning_rate,
+            move=_restricted_move(move, index),
+            graph=_restricted(move.graph, index) if recorded else None,
+        )
+
+
+def _grouped(
+    names: Sequence[str], sizes: Sequence[int], flat: Sequence[Tensor]
+) -> dict[str, Tensors]:
+    grouped, start = {}, 0
+    for name, size in zip(names, sizes, strict=True):
+        grouped[name] = tuple(flat[start : start + size])
+        start += size
+    return grouped
+
+
+def _restricted(graph: Graph | None, index: Sequence[int]) -> Graph | None:
+    if graph is None:
+        return None
+    return dataclasses.replace(graph, context=tuple(graph.context[i] for i in index))
+
+
+def _restricted_move(move: Move, index: Sequence[int]) -> Move:
+    if move.context_gradient is None:
+        return move
+    gradient = tuple(move.context_gradient[i] for i in index)
+    return dataclasses.replace(move, context_gradient=gradient)
+
+
+def _leaves(tensors: Tensors) -> Tensors:
+    return tuple(t.detach().requires_grad_() for t in tensors)

@@ -1,0 +1,128 @@
+"""One optimizer step on given gradients, live or on trial; `.grad` is written nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlo.errors import EvaluationError, listed
+from mlo.types import PartialTensors, Tensors
+from mlo.update_rules import update_derivative
+
+ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """A projection and the point that it mapped, so that it can be differentiated."""
+
+    function: ProjectFn
+    names: tuple[str, ...]
+    problem: str
+
+    def __call__(self, params: Sequence[Tensor]) -> Tensors:
+        """The projected tensors; those that the function does not return stay as they are."""
+        given = dict(zip(self.names, params, strict=True))
+        projected = self.function(dict(given))
+        unknown = [k for k in projected if k not in given]
+        if unknown:
+            raise EvaluationError(
+                f"problem '{self.problem}': project= returned {listed(unknown)}, which are none of "
+                f"its variables ({listed(self.names)})",
+                problem=self.problem,
+            )
+        for name, tensor in projected.items():
+            if tensor.shape != given[name].shape:
+                raise EvaluationError(
+                    f"problem '{self.problem}': project= returned '{name}' of shape "
+                    f"{tuple(tensor.shape)}, expected {tuple(given[name].shape)}",
+                    problem=self.problem,
+                )
+        return tuple(projected.get(name, given[name]) for name in self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What one optimizer step did.
+
+    Attributes:
+        derivative: D per parameter, where it was asked for, clipping included.
+        unprojected: where the step led before the projection, where that is needed.
+    """
+
+    derivative: tuple[Tensor | float, ...] | None
+    unprojected: Tensors | None
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[nn.Parameter],
+    gradient: PartialTensors,
+    *,
+    clip_norm: float | None,
+    projection: Projection | None,
+    differentiable: bool,
+) -> Step:
+    """Step `optimizer` on `gradient`, clip before and project after, and say what was done.
+
+    A parameter whose gradient is `None` is left alone, as after an ordinary `backward`.
+    """
+    before = [p.grad for p in params]
+    try:
+        for p, g in zip(params, gradient, strict=True):
+            # A copy: autograd may hand out one tensor twice, and optimizers may write to it.
+            p.grad = None if g is None else g.detach().clone()
+        factor = _clipped(params, clip_norm)
+        derivative = None
+        if differentiable:
+            derivative = tuple(factor * d for d in update_derivative(optimizer, params))
+        optimizer.step()
+    finally:
+        for p, g in zip(params, before, strict=True):
+            p.grad = g
+    unprojected = None
+    if projection is not None:
+        with torch.no_grad():
+            projected = projection([p.detach() for p in params])
+            if differentiable:
+                unprojected = tuple(p.detach().clone() for p in params)
+            for p, q in zip(params, projected, strict=True):
+                p.copy_(q)
+    return Step(derivative, unprojected)
+
+
+def trial_copy(
+    optimizer: torch.optim.Optimizer, params: Sequence[nn.Parameter], values: Tensors
+) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    """A copy of `optimizer` that steps copies of `params` standing at `values`."""
+    copies = [nn.Parameter(v.detach().clone(memory_format=torch.preserve_format)) for v in values]
+    twin = {id(p): c for p, c in zip(params, copies, strict=True)}
+    trial = copy.copy(optimizer)
+    # A scheduler hangs a wrapper around the live optimizer's `step` on the instance.
+    trial.__dict__.pop("step", None)
+    trial.__dict__.update({k: v for k, v in optimizer.__dict__.items() if k != "step"})
+    trial.param_groups = [
+        {**group, "params": [twin[id(p)] for p in group["params"] if id(p) in twin]}
+        for group in optimizer.param_groups
+    ]
+    state: dict[Any, Any] = defaultdict(dict)
+    for p, c in zip(params, copies, strict=True):
+        if p in optimizer.state:
+            state[c] = copy.deepcopy(optimizer.state[p])
+    trial.state = state  # type: ignore[assignment]
+    return trial, copies
+
+
+def _clipped(params: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor | float:
+    """Clip the gradients in place; return the factor that they were multiplied by."""
+    moved = [p for p in params if p.grad is not None]
+    if clip_norm is None or not moved:
+        return 1.0
+    total = torch.nn.utils.clip_grad_norm_(moved, clip_norm)
+    return torch.clamp(clip_norm / (total + 1e-6), max=1.0)

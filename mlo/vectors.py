@@ -1,0 +1,56 @@
+"""Vector algebra on tuples of tensors; scalars stay 0-dimensional tensors on their device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlo.types import PartialTensors, Tensors
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """The inner product, accumulated in float32 or better."""
+    terms = [(widened(x) * widened(y)).sum() for x, y in zip(a, b, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def norm(a: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm."""
+    return dot(a, a).sqrt()
+
+
+def add_scaled(a: Sequence[Tensor], scale: Tensor | float, b: Sequence[Tensor]) -> Tensors:
+    """``a + scale * b``."""
+    return tuple(x + scale * y for x, y in zip(a, b, strict=True))
+
+
+def times(a: Sequence[Tensor], b: Sequence[Tensor | float]) -> Tensors:
+    """The elementwise product."""
+    return tuple(x * y for x, y in zip(a, b, strict=True))
+
+
+def where(condition: Tensor, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensors:
+    """`a` where the 0-dim condition holds, else `b`."""
+    return tuple(torch.where(condition, x, y) for x, y in zip(a, b, strict=True))
+
+
+def zeros_like(a: Sequence[Tensor]) -> Tensors:
+    """Zeros of the same shapes."""
+    return tuple(torch.zeros_like(x) for x in a)
+
+
+def negative(a: Sequence[Tensor | None]) -> PartialTensors:
+    """``-a``, with `None` left as it is."""
+    return tuple(None if x is None else -x for x in a)
+
+
+def filled(a: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensors:
+    """`a` with zeros where it is `None`."""
+    return tuple(torch.zeros_like(y) if x is None else x for x, y in zip(a, like, strict=True))
+
+
+def widened(x: Tensor) -> Tensor:
+    """`x` in float32 or better."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
