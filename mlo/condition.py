@@ -2,7 +2,7 @@ r"""The stationarity condition of a problem, and every product that a method nee
 
     g(w, c) = df/dw        f: the problem's loss, total where lower problems respond
 
-This file and `mlo.response` are the only places that differentiate. All partial derivatives are
+All partial derivatives are
 taken by plain autograd with respect to *re-leafed* tensors: detached copies in a first-order
 backward, views of the originals when a graph of the backward is wanted. Paths stop at them, so a
 partial derivative is partial, and with views it is still attached to what it came from.
@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mlo.errors import CheckpointingError, DoubleBackwardError, EvaluationError
-from mlo.guards import checkpointing_message
+from mlo.differentiation import differentiate
 from mlo.moves import Move
 from mlo.solve import LinearSolver, Solution, differentiable_solve
 from mlo.types import PartialTensors, Tensors
@@ -165,54 +164,3 @@ def _leaves(tensors: Sequence[Tensor]) -> Tensors:
 
 def _views(tensors: Sequence[Tensor]) -> Tensors:
     return tuple(t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors)
-
-
-def differentiate(
-    problem: str,
-    outputs: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor] | None = None,
-    *,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-) -> PartialTensors:
-    """``torch.autograd.grad`` with `None` where nothing depends, and with typed errors.
-
-    Raises:
-        DoubleBackwardError: an operation has no second derivative.
-        CheckpointingError: the loss uses reentrant activation checkpointing.
-    """
-    if cotangents is None:
-        cotangents = [torch.ones_like(o) for o in outputs]
-    active = [(o, v) for o, v in zip(outputs, cotangents, strict=True) if o.requires_grad]
-    if not active or not inputs:
-        return (None,) * len(inputs)
-    try:
-        return torch.autograd.grad(
-            [o for o, _ in active],
-            inputs,
-            [v for _, v in active],
-            create_graph=create_graph,
-            retain_graph=retain_graph,
-            allow_unused=True,
-        )
-    except RuntimeError as error:
-        translated = _translated(error, problem)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:
-    text = str(error)
-    if "torch.utils.checkpoint is incompatible" in text:
-        return CheckpointingError(checkpointing_message(problem), problem=problem)
-    if "is not implemented" in text or "not differentiable" in text:
-        return DoubleBackwardError(
-            f"problem '{problem}': an operation of its loss has no second derivative ({text}). "
-            "Fused attention is the usual cause: run it under "
-            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
-            "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
-            problem=problem,
-        )
-    return None

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlo.errors import LossError, listed, nearest
+from mlo.errors import LossError
 from mlo.moves import Move
 from mlo.program import Program
 from mlo.records import MoveRecord
+from mlo.schedulers import Schedulers
 from mlo.setting import Setting
 from mlo.streams import Stream
 from mlo.sweep import Gradient, Sweep
@@ -40,7 +41,7 @@ class Mover:
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
         self._snapshots: dict[str, Tensors] = {}
-        self._epochs = dict.fromkeys(program.problems, 0)
+        self._schedulers = Schedulers(streams)
 
     def move(
         self, name: str, tick: int, *, due: Sequence[str], later: Sequence[str]
@@ -76,7 +77,7 @@ class Mover:
             if last and name in self.program.graph.responding:
                 self._remember(name, move)
             rate = float(problem.optimizer.param_groups[0].get("lr", 1.0))
-            self._step_scheduler(name, gradient)
+            self._schedulers.step(problem, gradient.evaluation)
             yield _record(name, tick, gradient, rate, sweep)
 
     def total_gradient(self, name: str, tick: int) -> PartialTensors:
@@ -195,20 +196,6 @@ class Mover:
         method = self.program.problems[name].hypergradient
         self.states[name] = method.observe(move, self.states.get(name))
 
-    def _step_scheduler(self, name: str, gradient: Gradient) -> None:
-        problem = self.program.problems[name]
-        if problem.scheduler is None:
-            return
-        steps = 1
-        if problem.scheduler_every is not None:
-            epochs = self.streams[problem.scheduler_every].epochs
-            steps, self._epochs[name] = epochs - self._epochs[name], epochs
-        for _ in range(steps):
-            if isinstance(problem.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                problem.scheduler.step(_metric(name, problem.scheduler_metric, gradient))
-            else:
-                problem.scheduler.step()
-
 
 def _check_dependence(name: str, gradient: PartialTensors) -> None:
     if all(g is None for g in gradient):
@@ -218,17 +205,6 @@ def _check_dependence(name: str, gradient: PartialTensors) -> None:
             f"they name, and that nothing between them and '{name}' is detached",
             problem=name,
         )
-
-
-def _metric(name: str, metric: str, gradient: Gradient) -> float:
-    known = {**gradient.evaluation.metrics, "loss": gradient.evaluation.loss.detach()}
-    if metric not in known:
-        raise LossError(
-            f"problem '{name}': scheduler_metric='{metric}' is not returned by its loss"
-            f"{nearest(metric, known)} (known: {listed(known)})",
-            problem=name,
-        )
-    return float(known[metric])
 
 
 def _record(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mlo.differentiation import differentiate
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
 from mlo.update import Projection, Step
@@ -52,10 +53,7 @@ class Move:
             with torch.enable_grad():
                 leaves = tuple(t.detach().requires_grad_() for t in self.step.unprojected)
                 image = self.projection(leaves)
-                pairs = [(y, x) for y, x in zip(image, v, strict=True) if y.requires_grad]
-                pulled = torch.autograd.grad(
-                    [y for y, _ in pairs], leaves, [x for _, x in pairs], allow_unused=True
-                )
+                pulled = differentiate(self.projection.problem, image, leaves, v)
             v = filled(pulled, leaves)
         return times(v, self.step.derivative)
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlo.condition import Condition, Graph, differentiate
+from mlo.condition import Condition, Graph
+from mlo.differentiation import differentiate
 from mlo.evaluation import Evaluation
 from mlo.moves import Move
 from mlo.program import Program

@@ -1,0 +1,63 @@
+"""The one place that calls autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlo.errors import CheckpointingError, DoubleBackwardError, EvaluationError
+from mlo.guards import checkpointing_message
+from mlo.types import PartialTensors
+
+
+def differentiate(
+    problem: str,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> PartialTensors:
+    """``torch.autograd.grad`` with `None` where nothing depends, and with typed errors.
+
+    Raises:
+        DoubleBackwardError: an operation has no second derivative.
+        CheckpointingError: the loss uses reentrant activation checkpointing.
+    """
+    if cotangents is None:
+        cotangents = [torch.ones_like(o) for o in outputs]
+    active = [(o, v) for o, v in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    if not active or not inputs:
+        return (None,) * len(inputs)
+    try:
+        return torch.autograd.grad(
+            [o for o, _ in active],
+            inputs,
+            [v for _, v in active],
+            create_graph=create_graph,
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        translated = _translated(error, problem)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:
+    text = str(error)
+    if "torch.utils.checkpoint is incompatible" in text:
+        return CheckpointingError(checkpointing_message(problem), problem=problem)
+    if "is not implemented" in text or "not differentiable" in text:
+        return DoubleBackwardError(
+            f"problem '{problem}': an operation of its loss has no second derivative ({text}). "
+            "Fused attention is the usual cause: run it under "
+            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
+            "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
+            problem=problem,
+        )
+    return None

@@ -1,0 +1,47 @@
+"""Learning-rate schedulers, stepped once per own move or once per epoch of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mlo.errors import LossError, listed, nearest
+from mlo.evaluation import Evaluation
+from mlo.problem import Problem
+from mlo.streams import Stream
+
+
+class Schedulers:
+    """Steps the schedulers of all problems; remembers how many epochs each has heard of."""
+
+    def __init__(self, streams: Mapping[str, Stream]) -> None:
+        self._streams = streams
+        self._heard: dict[str, int] = {}
+
+    def step(self, problem: Problem, evaluation: Evaluation) -> None:
+        """Step the scheduler of `problem` after a real move, where one is due."""
+        if problem.scheduler is None:
+            return
+        steps = 1
+        if problem.scheduler_every is not None:
+            epochs = self._streams[problem.scheduler_every].epochs
+            steps = epochs - self._heard.get(problem.name, 0)
+            self._heard[problem.name] = epochs
+        for _ in range(steps):
+            if isinstance(problem.scheduler, ReduceLROnPlateau):
+                problem.scheduler.step(_metric(problem, evaluation))
+            else:
+                problem.scheduler.step()
+
+
+def _metric(problem: Problem, evaluation: Evaluation) -> float:
+    known = {**evaluation.metrics, "loss": evaluation.loss.detach()}
+    name = problem.scheduler_metric
+    if name not in known:
+        raise LossError(
+            f"problem '{problem.name}': scheduler_metric='{name}' is not returned by its loss"
+            f"{nearest(name, known)} (known: {listed(known)})",
+            problem=problem.name,
+        )
+    return float(known[name])
