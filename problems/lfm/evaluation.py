@@ -1,0 +1,99 @@
+"""What a finished run is judged by: accuracy, and whether the weights tell wrong labels apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mlo.errors import DataError
+from problems.lfm.validator import Validator
+from problems.lfm.weights import mistakes
+
+
+class WeightGap(NamedTuple):
+    """Mean weight of the training examples with right and with wrong labels."""
+
+    clean: float
+    corrupted: float
+
+
+def accuracy(network: nn.Module, x: Tensor, labels: Tensor) -> float:
+    """Share of right predictions in evaluation mode; the mode of the network is restored.
+
+    Args:
+        network: Classifier from [N, ...] to logits [N, K].
+        x: Inputs, [N, ...].
+        labels: Classes, [N].
+
+    Returns:
+        A number from 0 to 1.
+    """
+    return (_evaluate(network, x).argmax(1) == labels).double().mean().item()
+
+
+@torch.no_grad()
+def training_weights(
+    validator: Validator,
+    learner: nn.Module,
+    train: tuple[Tensor, Tensor],
+    valid: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Weigh the whole training set by the whole validation set, in evaluation mode.
+
+    With coefficients keyed by slot the first M validation examples stand for the set.
+
+    Args:
+        validator: Encoder and coefficients.
+        learner: Network W1.
+        train: Images [N, ...] and labels [N].
+        valid: Images [M, ...] and labels [M].
+
+    Returns:
+        Weights a_i, [N].
+    """
+    if validator.keyed_by == "slot":
+        valid = tuple(part[: len(validator.coefficients)] for part in valid)  # type: ignore[assignment]
+    u = mistakes(_evaluate(learner, valid[0]), valid[1])
+    was_training = validator.training
+    validator.eval()
+    weights = validator(_indexed(train), _indexed(valid), u)
+    validator.train(was_training)
+    return weights
+
+
+def weight_gap(weights: Tensor, corrupted: Tensor) -> WeightGap:
+    """Compare the weights of right and wrong labels.
+
+    Args:
+        weights: Weights of the training examples, [N].
+        corrupted: Mask of the wrong labels, [N].
+
+    Returns:
+        The two means.
+
+    Raises:
+        DataError: If there is nothing to compare.
+    """
+    if weights.shape != corrupted.shape or corrupted.all() or not corrupted.any():
+        raise DataError(
+            "corrupted: expected a mask of the weights' shape with right and wrong labels in it, "
+            f"found shape {list(corrupted.shape)} with {int(corrupted.sum())} wrong of "
+            f"{list(weights.shape)} weights. Compare only runs with label noise."
+        )
+    return WeightGap(weights[~corrupted].mean().item(), weights[corrupted].mean().item())
+
+
+@torch.no_grad()
+def _evaluate(network: nn.Module, x: Tensor) -> Tensor:
+    was_training = network.training
+    network.eval()
+    output = network(x)
+    network.train(was_training)
+    return output
+
+
+def _indexed(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    x, labels = part
+    return x, labels, torch.arange(len(x), device=x.device)

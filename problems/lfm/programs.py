@@ -1,0 +1,92 @@
+"""The two programs that a repetition compares, ready to run on its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mlo.engine import Engine
+from mlo.hypergradients.registry import make_method
+from problems.datasets import stream
+from problems.lfm.config import ReweightingConfig
+from problems.lfm.reweighting import lfm_problems, plain_problems
+from problems.lfm.task import CLASSES, Labelled, Task, part_seed
+from problems.lfm.validator import Validator
+from problems.models import conv_classifier, conv_encoder
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def plain_engine(config: ReweightingConfig, seed: int, train: Labelled) -> Engine:
+    """Build plain training of the problem `learner`.
+
+    Args:
+        config: networks, rates and batches.
+        seed: decides the start and the order of the batches.
+        train: images and labels to train on.
+    """
+    problems = plain_problems(
+        _seeded(lambda: _classifier(config), seed, "classifier"),
+        ticks=config.ticks,
+        settings=config.settings,
+    )
+    data = {"train": _stream(train, config.train_batch, seed, "train")}
+    return Engine(problems, data, device=config.device)
+
+
+def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
+    """Build Learning From Mistakes; both classifiers start where plain training starts.
+
+    Args:
+        config: networks, rates, batches and hypergradient method.
+        seed: decides the start and the order of the batches.
+        task: the data.
+    """
+    problems = lfm_problems(
+        _seeded(lambda: _classifier(config), seed, "classifier"),
+        _seeded(lambda: _classifier(config), seed, "classifier"),
+        _seeded(lambda: _validator(config, task), seed, "encoder"),
+        ticks=config.ticks,
+        settings=config.settings,
+        hypergradient=make_method(config.hypergradient),
+    )
+    data = {
+        "train": _stream(task.train, config.train_batch, seed, "train"),
+        "valid": _stream(task.valid, config.valid_batch, seed, "valid"),
+    }
+    return Engine(problems, data, lookahead=config.lookahead, device=config.device)
+
+
+def _classifier(config: ReweightingConfig) -> nn.Module:
+    return conv_classifier(
+        CLASSES, width=config.width, features=config.features, batch_norm=config.batch_norm
+    )
+
+
+def _validator(config: ReweightingConfig, task: Task) -> Validator:
+    by_example = config.coefficients == "example"
+    return Validator(
+        conv_encoder(width=config.width, features=config.features, batch_norm=config.batch_norm),
+        coefficients=len(task.valid[1]) if by_example else config.valid_batch,
+        keyed_by=config.coefficients,
+        temperature=config.temperature,
+        normalize=config.normalize,
+        initial_coefficient=config.initial_coefficient,
+        stage1_weights=len(task.train[1]) if config.stage1_weights else None,
+    )
+
+
+def _seeded(make: Callable[[], ModuleT], seed: int, part: str) -> ModuleT:
+    """Draw the start of a network without touching the random state of anybody else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(part_seed(seed, part))
+        return make()
+
+
+def _stream(part: Labelled, batch_size: int, seed: int, name: str) -> DataLoader:
+    generator = torch.Generator().manual_seed(part_seed(seed, name))
+    return stream(*part, batch_size=batch_size, generator=generator)

@@ -1,0 +1,86 @@
+"""The data of one repetition: split, thinned out and corrupted as configured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from problems.datasets import (
+    flip_noise,
+    load_digits,
+    long_tail,
+    stratified_split,
+    uniform_noise,
+)
+from problems.lfm.config import ReweightingConfig
+
+CLASSES = 10
+
+_PARTS = ("split", "imbalance", "noise", "train", "valid", "classifier", "encoder")
+
+Labelled = tuple[Tensor, Tensor]
+"""Images [N, C, H, W] and labels [N]."""
+
+
+class Task(NamedTuple):
+    """Three disjoint sets of images; only the training labels can be wrong.
+
+    Attributes:
+        train: what the networks are trained on.
+        corrupted: mask of the training examples with a wrong label, [N].
+        valid: the small clean set on which the validator is judged.
+        test: what nobody sees before the end.
+    """
+
+    train: Labelled
+    corrupted: Tensor
+    valid: Labelled
+    test: Labelled
+
+
+def make_task(config: ReweightingConfig, seed: int) -> Task:
+    """Draw the data of one seed; plain training and Learning From Mistakes get the same."""
+    x, labels = load_digits()
+    split = stratified_split(
+        labels,
+        validation_per_class=config.validation_per_class,
+        test_fraction=config.test_fraction,
+        generator=_generator(seed, "split"),
+    )
+    train = split.train
+    if config.imbalance is not None:
+        tail = long_tail(labels[train], config.imbalance, generator=_generator(seed, "imbalance"))
+        train = train[tail.kept]
+    given, corrupted = _corrupt(config, labels[train], seed)
+    data = Task(
+        train=(x[train], given),
+        corrupted=corrupted,
+        valid=(x[split.validation], labels[split.validation]),
+        test=(x[split.test], labels[split.test]),
+    )
+    return data if config.device == "cpu" else _moved(data, config.device)
+
+
+def part_seed(seed: int, part: str) -> int:
+    """Seed of one part of the experiment; parts do not share random numbers."""
+    return 1000 * seed + _PARTS.index(part)
+
+
+def _corrupt(config: ReweightingConfig, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    if not config.noisy:
+        return labels, torch.zeros_like(labels, dtype=torch.bool)
+    noise = flip_noise if config.noise == "flip" else uniform_noise
+    return noise(labels, config.rate, classes=CLASSES, generator=_generator(seed, "noise"))
+
+
+def _moved(task: Task, device: str) -> Task:
+    def pair(part: Labelled) -> Labelled:
+        return part[0].to(device), part[1].to(device)
+
+    return Task(pair(task.train), task.corrupted.to(device), pair(task.valid), pair(task.test))
+
+
+def _generator(seed: int, part: str) -> torch.Generator:
+    return torch.Generator().manual_seed(part_seed(seed, part))
