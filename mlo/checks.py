@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import nn
 
 from mlo.errors import (
     DeclarationError,
     GraphError,
-    MethodError,
     ParameterError,
     ReadError,
     listed,
     nearest,
 )
-from mlo.graph import DependencyGraph, Node
-from mlo.hypergradients import Direct, Implicit
+from mlo.graph import Node
 from mlo.problem import Problem
 from mlo.reads import TICK
-from mlo.update_rules import known_names, knows
 
 Variables = Mapping[str, Mapping[str, nn.Parameter]]
 """Problem -> name -> live parameter."""
@@ -128,61 +123,3 @@ def check_sharing(problems: Mapping[str, Problem], variables: Variables) -> None
                     "problem read the other",
                     problem=name,
                 )
-
-
-def check_methods(problems: Mapping[str, Problem], graph: DependencyGraph) -> None:
-    """Every method can serve where it was put, and no upper problem is left without an answer."""
-    for name, problem in problems.items():
-        if _needs_closure(problem.optimizer):
-            raise MethodError(
-                f"problem '{name}': optimizer {type(problem.optimizer).__name__} needs a closure, "
-                "which the engine does not drive; use one whose step() takes none, such as Adam",
-                problem=name,
-            )
-        if name in graph.responding:
-            _check_method(problem, graph)
-    for name in graph.names:
-        scope = graph.scope(name)
-        direct = all(isinstance(problems[n].hypergradient, Direct) for n in scope)
-        if name not in problems[name].reads.names and direct:
-            raise GraphError(
-                f"problem '{name}': its loss does not read itself, and every problem below it "
-                f"({listed(sorted(scope))}) has hypergradient=Direct(), which answers nothing: its "
-                "gradient would be zero for ever. Choose another method, such as OneStep()",
-                problem=name,
-            )
-
-
-def _check_method(problem: Problem, graph: DependencyGraph) -> None:
-    name, method = problem.name, problem.hypergradient
-    kind = type(method).__name__
-    if "optimizer" in method.needs and not knows(problem.optimizer):
-        raise MethodError(
-            f"problem '{name}': hypergradient={kind} needs the derivative of the optimizer's "
-            f"update, which is known for {', '.join(known_names())} and not for "
-            f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
-            "method such as Neumann(alpha=...) or ConjugateGradient()",
-            problem=name,
-        )
-    if isinstance(method, Implicit) and problem.project is not None:
-        raise MethodError(
-            f"problem '{name}': hypergradient={kind} takes the gradient to be zero at the "
-            "solution, which fails where project= holds parameters at a bound; use OneStep() or "
-            "FiniteDifference(), which differentiate the projected move",
-            problem=name,
-        )
-    for reader in graph.names:
-        if not graph.anticipates(reader):
-            continue
-        if (name == reader or name in graph.scope(reader)) and not method.differentiable:
-            raise MethodError(
-                f"problem '{name}': '{reader}' anticipates its response and is itself "
-                f"differentiated through, so hypergradient={kind} would have to be differentiated "
-                "again, which it cannot; choose Neumann, ConjugateGradient or Dense",
-                problem=name,
-            )
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    step = inspect.signature(type(optimizer).step).parameters
-    return "closure" in step and step["closure"].default is inspect.Parameter.empty

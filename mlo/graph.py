@@ -74,6 +74,14 @@ class DependencyGraph:
         return frozenset(_reach(self._live[name], self._live, depends))
 
     @functools.cache  # noqa: B019
+    def support(self, name: str) -> tuple[str, ...]:
+        """The problems below `name` that it reads at any remove, by any route; lowest first."""
+        below = {n for n in self.nodes if self.level[n] < self.level[name]}
+        reads = {n: self.nodes[n].reads for n in self.nodes}
+        reached = _reach(reads[name], reads, below)
+        return tuple(n for n in self.nodes if n in reached)
+
+    @functools.cache  # noqa: B019
     def context(self, name: str) -> tuple[str, ...]:
         """What the condition of `name` depends on: read by it or by its scope, and outside both."""
         inside = self.scope(name) | {name}

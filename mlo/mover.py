@@ -40,6 +40,7 @@ class Mover:
         self.retain = retain
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
+        self._moved: set[str] = set()
         self._snapshots: dict[str, Tensors] = {}
         self._schedulers = Schedulers(streams)
 
@@ -71,6 +72,7 @@ class Mover:
                 kept=last,
             )
             self._snapshots.pop(name, None)
+            self._moved.add(name)
             self.states.update(sweep.states)
             objective = self.program.objectives[name]
             objective.write_buffers(gradient.evaluation, (name, *problem.updates_buffers))
@@ -97,6 +99,7 @@ class Mover:
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
         self._snapshots.clear()
+        self._moved.clear()
         self.moves = {name: move.without_graph() for name, move in self.moves.items()}
 
     def _sweep(self, name: str, tick: int, due: Sequence[str] | None, *, kept: bool) -> Sweep:
@@ -107,15 +110,31 @@ class Mover:
             for read in {name, *graph.nodes[name].reads}:
                 values[read] = self._snapshot(read)
         sweep = Sweep(self.program, values, self.moves, self.states)
-        for lower in (n for n in graph.names if n in graph.scope(name)):
-            recorded = "moves" in self.program.problems[lower].hypergradient.needs
-            unmoved = lower not in sweep.moves
-            if (self.lookahead and (due is None or lower in due)) or (unmoved and recorded):
+        trials, answering = self._on_trial(name, due)
+        for lower in graph.support(name):
+            if lower in trials:
                 self._trial(sweep, lower, tick)
-            elif unmoved:
+            elif lower in answering and lower not in sweep.moves:
                 setting = self._setting(lower, tick, -1)
                 sweep.moves[lower] = Move(setting, self.program.learning_rate(lower))
         return sweep
+
+    def _on_trial(self, name: str, due: Sequence[str] | None) -> tuple[set[str], set[str]]:
+        """Who moves on trial before `name` does, and whose response is then asked for.
+
+        With `lookahead` those are all problems below it that it reads at any remove and that are
+        still to move in this tick; without it, those that have no recorded move yet and need one.
+        """
+        graph = self.program.graph
+        trials: set[str] = set()
+        answering = set(graph.scope(name))
+        for lower in reversed(graph.support(name)):
+            ahead = self.lookahead and (due is None or lower in due) and lower not in self._moved
+            recorded = "moves" in self.program.problems[lower].hypergradient.needs
+            if ahead or (recorded and lower in answering and lower not in self.moves):
+                trials.add(lower)
+                answering |= graph.scope(lower)
+        return trials, answering
 
     def _trial(self, sweep: Sweep, name: str, tick: int) -> None:
         """Move `name` in `sweep` alone, on a copy of its optimizer and parameters."""

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mlo.checks import by_name, check_methods, check_sharing, check_streams, graph_nodes
+from mlo.checks import by_name, check_sharing, check_streams, graph_nodes
 from mlo.errors import DeviceError
 from mlo.evaluation import Objective
 from mlo.graph import DependencyGraph
+from mlo.method_checks import check_methods
 from mlo.problem import Problem
 from mlo.types import Tensors
 from mlo.update import Projection

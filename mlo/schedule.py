@@ -42,7 +42,9 @@ class Schedule:
 
     Without `lookahead` the due problems move from the lowest up. With it, problems that others
     respond to move first, the highest first, each against trial moves of those below it; then the
-    rest move for real, the lowest first (the order of DARTS and of Learning From Mistakes).
+    rest move for real, the lowest first (the order of DARTS and of Learning From Mistakes). A due
+    problem that reads nothing which is still to move would make the same move on trial and for
+    real, so it moves at the very beginning, once.
     """
 
     def __init__(
@@ -86,8 +88,19 @@ class Schedule:
     def _ordered(self, due: list[str]) -> tuple[str, ...]:
         if not self.lookahead:
             return tuple(due)
+        settled = self._settled(due)
         upper = [name for name in due if self.graph.scope(name)]
-        return (*reversed(upper), *(name for name in due if name not in upper))
+        rest = [name for name in due if name not in upper and name not in settled]
+        return (*settled, *reversed(upper), *rest)
+
+    def _settled(self, due: list[str]) -> list[str]:
+        """Due problems whose move depends on no other that is still to be made."""
+        settled: list[str] = []
+        for name in due:
+            others = [r for r in self.graph.nodes[name].reads if r != name and r in due]
+            if not self.graph.scope(name) and all(r in settled for r in others):
+                settled.append(name)
+        return settled
 
     def __str__(self) -> str:
         """One line a problem."""

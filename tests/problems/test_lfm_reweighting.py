@@ -62,11 +62,8 @@ def hypergradient_by_hand(learner, relearner, top) -> dict[str, torch.Tensor]:
             functional_call(network, params, TRAIN[0]), TRAIN[1], reduction="none"
         )
 
-    # A learner that does not depend on the validator makes no trial move: it is a constant.
-    w1 = dict(learner.named_parameters())
-    if top.stage1_weights is not None:
-        b = top.stage1_weights[TRAIN[2]]
-        w1 = sgd_step(learner, lambda params: (b * losses(learner, params)).mean())
+    b = 1.0 if top.stage1_weights is None else top.stage1_weights[TRAIN[2]]
+    w1 = sgd_step(learner, lambda params: (b * losses(learner, params)).mean())
     u = F.cross_entropy(functional_call(learner, w1, VALID[0]), VALID[1], reduction="none")
     a = top(TRAIN, VALID, u)
     w2 = sgd_step(relearner, lambda params: (a * losses(relearner, params)).mean())

@@ -1,0 +1,93 @@
+"""Whether every hypergradient method can serve where it was put, checked at building time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+
+from mlo.errors import GraphError, MethodError, listed
+from mlo.graph import DependencyGraph
+from mlo.hypergradients import Direct, Implicit
+from mlo.problem import Problem
+from mlo.update_rules import known_names, knows
+
+
+def check_methods(problems: Mapping[str, Problem], graph: DependencyGraph) -> None:
+    """Every method can serve where it was put, and no upper problem is left without an answer."""
+    for name, problem in problems.items():
+        if _needs_closure(problem.optimizer):
+            raise MethodError(
+                f"problem '{name}': optimizer {type(problem.optimizer).__name__} needs a closure, "
+                "which the engine does not drive; use one whose step() takes none, such as Adam",
+                problem=name,
+            )
+        if name in graph.responding:
+            _check_method(problem, graph)
+    for name in graph.names:
+        scope = graph.scope(name)
+        direct = all(isinstance(problems[n].hypergradient, Direct) for n in scope)
+        if name not in problems[name].reads.names and direct:
+            raise GraphError(
+                f"problem '{name}': its loss does not read itself, and every problem below it "
+                f"({listed(sorted(scope))}) has hypergradient=Direct(), which answers nothing: its "
+                "gradient would be zero for ever. Choose another method, such as OneStep()",
+                problem=name,
+            )
+
+
+def _check_method(problem: Problem, graph: DependencyGraph) -> None:
+    name, method = problem.name, problem.hypergradient
+    kind = type(method).__name__
+    if "optimizer" in method.needs and not knows(problem.optimizer):
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind} needs the derivative of the optimizer's "
+            f"update, which is known for {', '.join(known_names())} and not for "
+            f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
+            "method such as Neumann(alpha=...) or ConjugateGradient()",
+            problem=name,
+        )
+    if isinstance(method, Implicit) and problem.project is not None:
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind} takes the gradient to be zero at the "
+            "solution, which fails where project= holds parameters at a bound; use OneStep() or "
+            "FiniteDifference(), which differentiate the projected move",
+            problem=name,
+        )
+    if "moves" in method.needs:
+        _check_order(problem, graph)
+    for reader in graph.names:
+        if not graph.anticipates(reader):
+            continue
+        if (name == reader or name in graph.scope(reader)) and not method.differentiable:
+            raise MethodError(
+                f"problem '{name}': '{reader}' anticipates its response and is itself "
+                f"differentiated through, so hypergradient={kind} would have to be differentiated "
+                "again, which it cannot; choose Neumann, ConjugateGradient or Dense",
+                problem=name,
+            )
+
+
+def _check_order(problem: Problem, graph: DependencyGraph) -> None:
+    """A recorded move is made before later responses exist, so it cannot be attached to them."""
+    name = problem.name
+    for upper in graph.names:
+        if name not in graph.scope(upper):
+            continue
+        for read in problem.reads.names:
+            later = read in graph.scope(upper) and graph.level[read] > graph.level[name]
+            if later and read not in problem.constant:
+                raise MethodError(
+                    f"problem '{name}': hypergradient={type(problem.hypergradient).__name__} "
+                    f"differentiates its recorded move, but '{upper}' would also have to go "
+                    f"through the response of '{read}', which '{name}' reads and which moves "
+                    f"after it. List '{read}' before '{name}', or choose an implicit method such "
+                    "as ConjugateGradient()",
+                    problem=name,
+                )
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    step = inspect.signature(type(optimizer).step).parameters
+    return "closure" in step and step["closure"].default is inspect.Parameter.empty
