@@ -15,6 +15,7 @@ from mlo.errors import (
     nearest,
 )
 from mlo.graph import Node
+from mlo.hypergradients import Hypergradient
 from mlo.problem import Problem
 from mlo.reads import TICK
 
@@ -86,7 +87,14 @@ def _node(problem: Problem, problems: Mapping[str, Problem], streams: tuple[str,
         tuple(r for r in problem.reads.names if r in streams),
         frozenset(problem.constant),
         type(problem.hypergradient).__name__,
+        _retained(problem.hypergradient),
     )
+
+
+def _retained(method: Hypergradient) -> str:
+    if "moves" in method.needs:
+        return "its last move: parameters, batch and random state before it"
+    return "batch and random state of its last move"
 
 
 def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ MEANING = {
 
 
 def as_text(graph: DependencyGraph) -> str:
-    """Levels from the highest down; ``<~`` marks a read through a response, ``<-`` a constant."""
+    """Levels from the highest down; a response runs along ``<~``, none along ``<-``."""
     lines = []
     for name in reversed(graph.names):
         node = graph.nodes[name]
@@ -24,8 +24,11 @@ def as_text(graph: DependencyGraph) -> str:
                 lines.append(f"           {_arrow(graph, read, name)}")
         if node.streams:
             lines.append(f"           streams: {', '.join(node.streams)}")
+        if name in graph.responding and node.retained:
+            lines.append(f"           retained: {node.retained}")
     kinds = dict.fromkeys(graph.kind(n) for n in reversed(graph.names))
-    return "\n".join([*lines, "", *(MEANING[kind] for kind in kinds)])
+    legend = [*(MEANING[kind] for kind in kinds), "<~ a hypergradient runs along it, <- none does"]
+    return "\n".join([*lines, "", *legend])
 
 
 def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
@@ -33,19 +36,22 @@ def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
         return f"<~ {read} (response)"
     if read in graph.nodes[name].constant:
         return f"<- {read} (response cut by constant=)"
+    uppers = ", ".join(graph.through(read, name))
+    if uppers:
+        return f"<~ {read} (response to {uppers}; constant to {name} itself)"
     upper = graph.level[read] > graph.level[name]
     return f"<- {read} ({'upper variable' if upper else 'constant'})"
 
 
 def as_mermaid(graph: DependencyGraph) -> str:
-    """A top-down flow chart: thick arrows for responses, thin ones for constants."""
+    """A top-down flow chart: thick arrows where a response runs, thin ones elsewhere."""
     lines = ["flowchart BT"]
     for name in graph.names:
         lines.append(f'    {name}["{name}<br/>{graph.kind(name)}"]')
     for name, node in graph.nodes.items():
         for read in node.reads:
             if read != name:
-                arrow = "==>" if graph.responds(read, name) else "-->"
+                arrow = "==>" if graph.through(read, name) else "-->"
                 lines.append(f"    {read} {arrow} {name}")
         for stream in node.streams:
             lines.append(f"    data_{stream}[({stream})] -.-> {name}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlo.callbacks.base import Callback
-from mlo.errors import DeclarationError, nearest
+from mlo.callbacks.base import Watchers
+from mlo.errors import DeclarationError, HypergradientWarning, nearest
 from mlo.graph import DependencyGraph
 from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
@@ -124,13 +125,24 @@ class Engine:
 
         Raises:
             DeclarationError: there is no such problem.
+
+        Warns:
+            HypergradientWarning: a linear solve on the way failed; the message says how.
         """
         if name not in self.problems:
             raise DeclarationError(
                 f"hypergradient('{name}'): no problem is called that{nearest(name, self.problems)}"
             )
         with preserved(self._program.devices):
-            values = self._mover.total_gradient(name, self.tick)
+            values, responses = self._mover.total_gradient(name, self.tick)
+        for response in responses:
+            if response.info.outcome.failed:
+                warnings.warn(
+                    f"hypergradient('{name}') through problem '{response.problem}' by "
+                    f"{response.method}: {response.info.outcome.value}",
+                    HypergradientWarning,
+                    stacklevel=2,
+                )
         own = self._program.variables[name]
         return dict(zip(own, filled(values, self._program.present(name)), strict=True))
 
@@ -139,7 +151,7 @@ class Engine:
         ticks: int | None = None,
         *,
         epochs: int | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[object] = (),
         evaluate: Mapping[str, tuple[Callable[..., Any], int]] | None = None,
         record_every: int = 1,
     ) -> RunResult:
@@ -149,7 +161,7 @@ class Engine:
             ticks: how many ticks.
             epochs: epochs of the first stream that the lowest problem with data reads; that stream
                 must have a length. Give either this or `ticks`.
-            callbacks: what watches the run; they are called in this order.
+            callbacks: what watches the run (see `mlo.Callback`); they are called in this order.
             evaluate: name -> (function, n): called after every n-th tick and after the last one.
                 The function's argument names are the problems whose modules it is handed, in
                 evaluation mode, without gradients; it returns a number or {metric: number}, draws
@@ -161,12 +173,13 @@ class Engine:
 
         Raises:
             DeclarationError: neither or both of `ticks` and `epochs`, or an evaluation that reads
-                what is not a problem.
+                what is not a problem, or a callback without any of a callback's methods.
         """
         total = self._ticks(ticks, epochs)
         evaluations = Evaluations(self._program, evaluate or {})
+        watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
-        return run_loop(self.step, start, callbacks, evaluations, _at_least_one(record_every))
+        return run_loop(self.step, start, watchers, evaluations, _at_least_one(record_every))
 
     def _ticks(self, ticks: int | None, epochs: int | None) -> int:
         if (ticks is None) == (epochs is None):

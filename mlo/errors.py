@@ -16,6 +16,8 @@ MloError
  +-- ConfigurationError      a recipe, option or name that does not exist
  +-- DataError               a data set that is absent, damaged or too small
 
+HypergradientWarning          a hypergradient that was returned but cannot be relied on
+
 Messages name the problem and the argument, what was expected, what was found, and what to do.
 """
 
@@ -87,6 +89,10 @@ class ConfigurationError(MloError):
 
 class DataError(MloError):
     """A data set is absent, damaged or too small for what is asked of it."""
+
+
+class HypergradientWarning(UserWarning):
+    """A linear solve failed; the hypergradient that was returned cannot be relied on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

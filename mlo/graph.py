@@ -26,6 +26,7 @@ class Node:
         streams: the data streams that its loss names.
         constant: lower problems whose response is cut off.
         method: how its response is computed, for drawings.
+        retained: what is kept of it for those above, for drawings.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Node:
     streams: tuple[str, ...] = ()
     constant: frozenset[str] = frozenset()
     method: str = ""
+    retained: str = ""
 
 
 class DependencyGraph:
@@ -127,6 +129,17 @@ class DependencyGraph:
     def responds(self, read: str, reader: str) -> bool:
         """Whether `reader` reads `read` through its response."""
         return read in self.scope(reader) and read not in self.nodes[reader].constant
+
+    def through(self, read: str, reader: str) -> tuple[str, ...]:
+        """The problems whose hypergradient runs along the edge `read` -> `reader`."""
+        if read in self.nodes[reader].constant:
+            return ()
+        scopes = {upper: self.scope(upper) for upper in self.nodes}
+        return tuple(
+            upper
+            for upper, scope in scopes.items()
+            if read in scope and (reader == upper or reader in scope)
+        )
 
     def __str__(self) -> str:
         """Levels from the highest down, with what each reads and how."""

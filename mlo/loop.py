@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from mlo.callbacks.base import Callback, Stop
+from mlo.callbacks.base import Watchers
 from mlo.errors import DeclarationError, EvaluationError, listed, nearest
 from mlo.program import Program
 from mlo.randomness import preserved
@@ -81,7 +81,7 @@ class Evaluations:
 def run_loop(
     step: Step,
     start: StartRecord,
-    callbacks: Sequence[Callback],
+    watchers: Watchers,
     evaluations: Evaluations,
     record_every: int,
 ) -> RunResult:
@@ -90,37 +90,31 @@ def run_loop(
     records: list[TickRecord] = []
     seen: list[EvaluationRecord] = []
     done, status, reason = 0, Status.COMPLETED, f"all {start.ticks} ticks were made"
-    told: list[Callback] = []
 
     def on_move(record: MoveRecord) -> None:
-        for callback in callbacks:
-            callback.on_move(record)
+        watchers.tell("on_move", record)
 
     try:
-        for callback in callbacks:
-            told.append(callback)
-            callback.on_start(start)
-        for done in range(1, start.ticks + 1):
+        watchers.start(start)
+        for tick in range(start.ticks):
             record = step(on_move)
-            if (done - 1) % record_every == 0:
+            done = tick + 1
+            if tick % record_every == 0:
                 records.append(record)
-            stops = [c.on_tick(record) for c in callbacks]
+            stops = watchers.tell("on_tick", record)
             for evaluation in evaluations.due(record.tick, last=done == start.ticks):
                 seen.append(evaluation)
-                stops += [c.on_evaluation(evaluation) for c in callbacks]
-            stop = next((s for s in stops if isinstance(s, Stop)), None)
-            if stop is not None:
-                status, reason = Status.STOPPED, stop.reason
+                stops += watchers.tell("on_evaluation", evaluation)
+            if stops:
+                status, reason = Status.STOPPED, stops[0].reason
                 break
     except BaseException as error:
         status, reason = Status.FAILED, f"{type(error).__name__}: {error}"
-        done = max(done - 1, 0)
         raise
     finally:
         seconds = time.perf_counter() - started
         result = RunResult(status, reason, done, seconds, tuple(records), tuple(seen))
-        for callback in told:
-            callback.on_end(result)
+        watchers.end(result)
     return result
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from mlo.errors import LossError
 from mlo.moves import Move
 from mlo.program import Program
-from mlo.records import MoveRecord
+from mlo.records import MoveRecord, Response
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
 from mlo.streams import Stream
@@ -82,10 +82,11 @@ class Mover:
             self._schedulers.step(problem, gradient.evaluation)
             yield _record(name, tick, gradient, rate, sweep)
 
-    def total_gradient(self, name: str, tick: int) -> PartialTensors:
-        """The total gradient of `name`; changes nothing (draws of the random state aside)."""
+    def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[Response]]:
+        """The total gradient of `name` and what it went through; nothing moves."""
         sweep = self._sweep(name, tick, None, kept=False)
-        return sweep.gradient(name, self._setting(name, tick, -1)).values
+        values = sweep.gradient(name, self._setting(name, tick, -1)).values
+        return values, sweep.responses
 
     def dry_run(self) -> None:
         """Evaluate every loss once, at copies, so that mistakes show before anything moves."""

@@ -28,6 +28,11 @@ class Outcome(enum.Enum):
     INACCURATE = "two finite-difference radii disagree; change the radius or use exact products"
     NONFINITE = "a NaN or an infinity appeared"
 
+    @property
+    def failed(self) -> bool:
+        """Whether the hypergradient cannot be relied on; stopping at a limit is no failure."""
+        return self not in (Outcome.EXPLICIT, Outcome.CONVERGED, Outcome.LIMIT, Outcome.ZERO)
+
 
 OUTCOMES = tuple(Outcome)
 

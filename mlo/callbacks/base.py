@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+from mlo.errors import DeclarationError, listed, nearest
 from mlo.records import EvaluationRecord, MoveRecord, RunResult, StartRecord, TickRecord
 
 
@@ -17,6 +20,7 @@ class Stop:
 class Callback:
     """Watches a run; override what is of interest.
 
+    Any object that has some of these methods will do as well; those it lacks are not called.
     Every method is given a read-only record. `on_tick` and `on_evaluation` may return a `Stop`.
     `on_end` is called however the run ended; where `on_start` was reached, it always follows.
     """
@@ -35,3 +39,45 @@ class Callback:
 
     def on_end(self, result: RunResult) -> None:
         """Called once, when the run is over."""
+
+
+class Watchers:
+    """The callbacks of one run, told of everything in their order.
+
+    Raises:
+        DeclarationError: an object has none of the methods of `Callback`.
+    """
+
+    def __init__(self, callbacks: Sequence[object]) -> None:
+        hooks = [name for name in vars(Callback) if name.startswith("on_")]
+        for callback in callbacks:
+            if not any(callable(getattr(callback, hook, None)) for hook in hooks):
+                own = [name for name in dir(callback) if not name.startswith("_")]
+                typo = next((hint for name in own if (hint := nearest(name, hooks))), "")
+                raise DeclarationError(
+                    f"Engine.run(callbacks=...): {type(callback).__name__} has none of the methods "
+                    f"{listed(hooks)}{typo}; derive it from mlo.Callback"
+                )
+        self._callbacks = tuple(callbacks)
+        self._started: list[object] = []
+
+    def start(self, record: StartRecord) -> None:
+        """Tell all of the start, and remember whom the end will have to be told."""
+        for callback in self._callbacks:
+            self._started.append(callback)
+            _call(callback, "on_start", record)
+
+    def tell(self, hook: str, record: object) -> list[Stop]:
+        """Call one method of all; return the wishes to stop."""
+        answers = [_call(callback, hook, record) for callback in self._callbacks]
+        return [answer for answer in answers if isinstance(answer, Stop)]
+
+    def end(self, result: RunResult) -> None:
+        """Tell those that were told of the start."""
+        for callback in self._started:
+            _call(callback, "on_end", result)
+
+
+def _call(callback: object, hook: str, record: object) -> Any:
+    method = getattr(callback, hook, None)
+    return None if method is None else method(record)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mlo.callbacks.base import Callback
 from mlo.callbacks.board import Board, new_board
-from mlo.records import EvaluationRecord, RunResult, StartRecord, TickRecord
+from mlo.records import EvaluationRecord, Response, RunResult, StartRecord, TickRecord
 
 
 class Console(Callback):
-    """Shows how far a run is, how fast it goes, and the latest loss of every problem.
+    """Shows how far a run is, how fast it goes, the latest losses, and solves that failed.
 
     On a terminal this is a live display with a bar; elsewhere a plain line is printed at every
     tenth of the run. Losses are read a few times a second at most, since reading waits for the
@@ -41,6 +41,7 @@ class Console(Callback):
         self._board = board
         self._losses: dict[str, Tensor | None] = {}
         self._metrics: dict[str, Mapping[str, float]] = {}
+        self._responses: tuple[Response, ...] = ()
 
     def on_start(self, record: StartRecord) -> None:
         """Open a board for the run, unless it draws on that of a job."""
@@ -52,8 +53,9 @@ class Console(Callback):
             self._board = board
 
     def on_tick(self, record: TickRecord) -> None:
-        """Count the tick and keep its losses, unread."""
+        """Count the tick and keep its losses and responses, unread."""
         self._losses.update((move.problem, move.loss) for move in record.moves)
+        self._responses = tuple(r for move in record.moves for r in move.responses)
         if self._board is not None:
             self._board.advance(self.title if self._job else "", self._numbers)
 
@@ -72,8 +74,12 @@ class Console(Callback):
 
     def _numbers(self) -> str:
         losses = [f"{k} {float(v):.4g}" for k, v in self._losses.items() if v is not None]
+        failures = [
+            f"{r.problem}: {r.info.outcome.value}" for r in self._responses if r.info.outcome.failed
+        ]
         metrics = [
             f"{name} " + " ".join(f"{k} {v:.4g}" for k, v in values.items())
             for name, values in self._metrics.items()
         ]
-        return ", ".join([*(["loss: " + ", ".join(losses)] if losses else []), *metrics])
+        parts = [*(["loss: " + ", ".join(losses)] if losses else []), *metrics]
+        return ", ".join([*parts, *(f"hypergradient through {text}" for text in failures)])
