@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import nn
-
-from mlo.errors import LossError
+from mlo.advance import advance
 from mlo.moves import Move
 from mlo.program import Program
 from mlo.records import MoveRecord, Response
@@ -17,7 +14,7 @@ from mlo.setting import Setting
 from mlo.streams import Stream
 from mlo.sweep import Gradient, Sweep
 from mlo.types import PartialTensors, Tensors
-from mlo.update import take_step, trial_copy
+from mlo.update import trial_copy
 from mlo.vectors import norm
 
 
@@ -62,14 +59,9 @@ class Mover:
             last = update == problem.repeat - 1
             sweep = self._sweep(name, tick, due, kept=last)
             setting = self._setting(name, tick, update)
-            gradient, move = self._advance(
-                sweep,
-                name,
-                setting,
-                problem.optimizer,
-                params,
-                graph=last and wanted and not self.lookahead,
-                kept=last,
+            graph = self.retain and last and wanted and not self.lookahead
+            gradient, move = advance(
+                sweep, name, setting, problem.optimizer, params, graph=graph, kept=last
             )
             self._snapshots.pop(name, None)
             self._moved.add(name)
@@ -142,56 +134,13 @@ class Mover:
         problem = self.program.problems[name]
         live = list(self.program.variables[name].values())
         optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
-        graph = self.retain and "graph" in problem.hypergradient.needs
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             setting = self._setting(name, tick, update)
-            _, move = self._advance(
-                sweep, name, setting, optimizer, params, graph=last and graph, kept=last
-            )
+            graph = self.retain and last
+            _, move = advance(sweep, name, setting, optimizer, params, graph=graph, kept=last)
             sweep.values[name] = tuple(p.detach().clone() for p in params)
         sweep.moves[name] = move
-
-    def _advance(
-        self,
-        sweep: Sweep,
-        name: str,
-        setting: Setting,
-        optimizer: torch.optim.Optimizer,
-        params: Sequence[nn.Parameter],
-        *,
-        graph: bool,
-        kept: bool,
-    ) -> tuple[Gradient, Move]:
-        """Gradient in the sweep, step on the given parameters, and the record of both."""
-        problem = self.program.problems[name]
-        needs = problem.hypergradient.needs
-        recorded = kept and self.program.records_moves(name)
-        keep_graph = graph and recorded and self.retain and "graph" in needs
-        gradient = sweep.gradient(
-            name,
-            setting,
-            graph=keep_graph and not self.program.graph.scope(name),
-            context=recorded and "context_gradient" in needs,
-        )
-        _check_dependence(name, gradient.values)
-        rate = self.program.learning_rate(name)
-        projection = self.program.projection(name)
-        step = take_step(
-            optimizer,
-            params,
-            gradient.values,
-            clip_norm=problem.clip_norm,
-            projection=projection,
-            differentiable=recorded and "optimizer" in needs,
-        )
-        if not recorded:
-            return gradient, Move(setting, rate)
-        reads = {read: sweep.values[read] for read in self.program.graph.nodes[name].reads}
-        before = sweep.values[name]
-        return gradient, Move(
-            setting, rate, before, reads, step, projection, gradient.graph, gradient.context
-        )
 
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
@@ -215,16 +164,6 @@ class Mover:
         self.moves[name] = move
         method = self.program.problems[name].hypergradient
         self.states[name] = method.observe(move, self.states.get(name))
-
-
-def _check_dependence(name: str, gradient: PartialTensors) -> None:
-    if all(g is None for g in gradient):
-        raise LossError(
-            f"problem '{name}': its loss depends on none of its variables, neither directly nor "
-            "through the problems below it. Check that the lower losses use the problems that "
-            f"they name, and that nothing between them and '{name}' is detached",
-            problem=name,
-        )
 
 
 def _record(

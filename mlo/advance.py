@@ -1,0 +1,79 @@
+"""One move: a gradient in a sweep, a step with it, and the record that others differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mlo.errors import LossError
+from mlo.moves import Move
+from mlo.setting import Setting
+from mlo.sweep import Gradient, Sweep
+from mlo.types import PartialTensors
+from mlo.update import take_step
+
+
+def advance(
+    sweep: Sweep,
+    name: str,
+    setting: Setting,
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[nn.Parameter],
+    *,
+    graph: bool,
+    kept: bool,
+) -> tuple[Gradient, Move]:
+    """Take the total gradient of `name` in the sweep and step `params` with it.
+
+    Args:
+        sweep: where everybody stands.
+        name: who moves.
+        setting: batch, random state and mode.
+        optimizer: what steps: the problem's own, or a copy on trial.
+        params: the parameters that it holds, live or copies.
+        graph: keep the gradient's graph, where the problem's method can use it.
+        kept: record the move in full, where the problem's method needs that.
+
+    Raises:
+        LossError: the loss depends on none of the problem's variables.
+    """
+    program = sweep.program
+    problem = program.problems[name]
+    needs = problem.hypergradient.needs
+    recorded = kept and program.records_moves(name)
+    gradient = sweep.gradient(
+        name,
+        setting,
+        graph=graph and recorded and "graph" in needs and not program.graph.scope(name),
+        context=recorded and "context_gradient" in needs,
+    )
+    _check_dependence(name, gradient.values)
+    rate = program.learning_rate(name)
+    projection = program.projection(name)
+    step = take_step(
+        optimizer,
+        params,
+        gradient.values,
+        clip_norm=problem.clip_norm,
+        projection=projection,
+        differentiable=recorded and "optimizer" in needs,
+    )
+    if not recorded:
+        return gradient, Move(setting, rate)
+    reads = {read: sweep.values[read] for read in program.graph.nodes[name].reads}
+    before = sweep.values[name]
+    return gradient, Move(
+        setting, rate, before, reads, step, projection, gradient.graph, gradient.context
+    )
+
+
+def _check_dependence(name: str, gradient: PartialTensors) -> None:
+    if all(g is None for g in gradient):
+        raise LossError(
+            f"problem '{name}': its loss depends on none of its variables, neither directly nor "
+            "through the problems below it. Check that the lower losses use the problems that "
+            f"they name, and that nothing between them and '{name}' is detached",
+            problem=name,
+        )
