@@ -30,12 +30,13 @@ def differentiate(
     if cotangents is None:
         cotangents = [torch.ones_like(o) for o in outputs]
     active = [(o, v) for o, v in zip(outputs, cotangents, strict=True) if o.requires_grad]
-    if not active or not inputs:
+    leaves = [x for x in inputs if x.requires_grad]
+    if not active or not leaves:
         return (None,) * len(inputs)
     try:
-        return torch.autograd.grad(
+        found = torch.autograd.grad(
             [o for o, _ in active],
-            inputs,
+            leaves,
             [v for _, v in active],
             create_graph=create_graph,
             retain_graph=retain_graph,
@@ -46,6 +47,8 @@ def differentiate(
         if translated is None:
             raise
         raise translated from error
+    grads = iter(found)
+    return tuple(next(grads) if x.requires_grad else None for x in inputs)
 
 
 def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:

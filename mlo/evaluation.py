@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,15 +76,25 @@ class Objective:
         self.problem = problem.name
         self.container = _Container(modules, problem.loss, problem.reads)
         self.keys = {r: tuple(f"{PREFIX}{r}.{k}" for k in variables[r]) for r in modules}
-        self._variable_keys = {key for keys in self.keys.values() for key in keys}
         self._live = live
         self._devices = tuple(devices)
+        # Walking the modules is slow beside a small loss, and what it finds does not change.
+        own = {key for keys in self.keys.values() for key in keys}
+        named = dict(self.container.named_parameters())
+        self._parts = list(self.container.modules())
+        self._left_out = {key: p for key, p in named.items() if key not in own}
+        self._buffer_owners = {
+            key: (self.container.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2])
+            for key, _ in self.container.named_buffers()
+        }
+        every_name = list(self.container.named_parameters(remove_duplicate=False))
+        self._tied = len(every_name) > len(named)
 
     def setting(self, batch: Batch, tick: int, *, replayable: bool) -> Setting:
         """The present setting; `replayable` keeps what a replay needs."""
         if not replayable:
             return Setting(tick, batch)
-        modes = tuple(m.training for m in self.container.modules())
+        modes = tuple(m.training for m in self._parts)
         random = RandomState.capture(self._devices)
         return Setting(tick, batch, random, self._buffers(None), modes)
 
@@ -102,11 +112,7 @@ class Objective:
             CheckpointingError: it uses activation checkpointing.
         """
         buffers = self._buffers(setting.buffers)
-        tensors = {
-            key: p.detach()
-            for key, p in self.container.named_parameters()
-            if key not in self._variable_keys
-        }
+        tensors = {key: p.detach() for key, p in self._left_out.items()}
         tensors.update(buffers)
         for read, keys in self.keys.items():
             tensors.update(zip(keys, values[read], strict=True))
@@ -115,7 +121,7 @@ class Objective:
             if replay:
                 stack.enter_context(self._replayed(setting))
             given = {**setting.batch, TICK: setting.tick}
-            returned = functional_call(self.container, tensors, (given,))
+            returned = functional_call(self.container, tensors, (given,), tie_weights=self._tied)
         loss, metrics = self._split(returned)
         check_closure(self.problem, loss, values, self._live)
         return Evaluation(loss, metrics, {key: tensors[key] for key in buffers})
@@ -124,17 +130,20 @@ class Objective:
         """Give the modules of `problems` the buffers that a real move left."""
         prefixes = tuple(f"{PREFIX}{p}." for p in problems)
         with torch.no_grad():
-            for key, live in self.container.named_buffers():
+            for key, live in self._live_buffers():
                 if key.startswith(prefixes):
                     live.copy_(evaluation.buffers[key])
 
     def _buffers(self, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        source = self.container.named_buffers() if given is None else given.items()
+        source = self._live_buffers() if given is None else given.items()
         return {key: b.detach().clone() for key, b in source}
+
+    def _live_buffers(self) -> Iterable[tuple[str, Tensor]]:
+        return ((key, getattr(part, k)) for key, (part, k) in self._buffer_owners.items())
 
     @contextlib.contextmanager
     def _replayed(self, setting: Setting) -> Iterator[None]:
-        modules = list(self.container.modules())
+        modules = self._parts
         modes = [m.training for m in modules]
         if setting.random is None:
             raise RuntimeError("this setting was not kept for a replay")

@@ -91,6 +91,13 @@ class DependencyGraph:
         return tuple(n for n in self.nodes if n in read and n not in inside)
 
     @functools.cache  # noqa: B019
+    def carrying(self, name: str) -> frozenset[str]:
+        """The part of its context that a hypergradient through `name` may have to reach."""
+        uppers = [upper for upper in self.nodes if name in self.scope(upper)]
+        reached = frozenset(uppers).union(*(self.scope(upper) for upper in uppers))
+        return reached.intersection(self.context(name))
+
+    @functools.cache  # noqa: B019
     def order(self, name: str) -> tuple[str, ...]:
         """The scope of `name`, each problem after those in its context."""
         scope = self.scope(name)

@@ -71,7 +71,7 @@ class Sweep:
         env = dict(self.values)
         outside: Tensors = ()
         if graph or context:
-            for read in self.program.graph.context(name):
+            for read in self.program.graph.carrying(name):
                 env[read] = _leaves(self.values[read])
             outside = self._context(name, env)
         with torch.enable_grad():
