@@ -26,9 +26,11 @@ def plot_accuracy(repetitions: Sequence[Repetition], path: pathlib.Path, *, titl
     for color, name in enumerate(NETWORKS):
         ticks = [tick for tick, _ in repetitions[0].curves[name]]
         curves = torch.tensor([[y for _, y in r.curves[name]] for r in repetitions]) * 100
+        # Without stage-1 weights the learner is plain training again; dashes let both be seen.
+        line = "--" if name == "learner" else "-"
         for curve in curves:
-            axes.plot(ticks, curve.tolist(), color=f"C{color}", linewidth=0.5, alpha=0.6)
-        axes.plot(ticks, curves.mean(0).tolist(), color=f"C{color}", linewidth=2, label=name)
+            axes.plot(ticks, curve.tolist(), line, color=f"C{color}", linewidth=0.5, alpha=0.6)
+        axes.plot(ticks, curves.mean(0).tolist(), line, color=f"C{color}", linewidth=2, label=name)
     axes.set(title=title, xlabel="ticks", ylabel="test accuracy, %")
     axes.grid(alpha=0.3)
     axes.legend()
