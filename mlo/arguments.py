@@ -51,9 +51,20 @@ def checked_module(
                 problem=name,
             )
         return module
-    assert params is not None
+    if not isinstance(params, Mapping):
+        raise DeclarationError(
+            f"problem '{name}': params= must map names to tensors, got {type(params).__name__}; "
+            "write {'name': tensor}",
+            problem=name,
+        )
     own = nn.ParameterDict()
     for key, value in params.items():
+        if not isinstance(key, str) or not key or "." in key or hasattr(own, key):
+            raise DeclarationError(
+                f"problem '{name}': params= cannot have the key {key!r}, which an nn.ParameterDict "
+                "needs for itself or cannot hold; rename it",
+                problem=name,
+            )
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise DeclarationError(
                 f"problem '{name}': params[{key!r}] must be a floating-point tensor, got "
@@ -114,30 +125,42 @@ def checked_count(name: str, argument: str, value: int, *, least: int) -> int:
 
 def checked_clip_norm(name: str, value: float | None) -> float | None:
     """A positive bound, or none."""
-    if value is not None and not value > 0:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and value > 0):
         raise DeclarationError(
-            f"problem '{name}': clip_norm= must be positive or None, got {value!r}", problem=name
+            f"problem '{name}': clip_norm= must be a positive number or None, got {value!r}",
+            problem=name,
         )
     return value
 
 
 def checked_names(name: str, argument: str, value: Iterable[str]) -> tuple[str, ...]:
     """A tuple of names."""
-    if isinstance(value, str):
+    sound = isinstance(value, Iterable) and not isinstance(value, str)
+    names = tuple(value) if sound else ()
+    if not sound or not all(isinstance(item, str) for item in names):
+        cure = f"({value!r},)" if isinstance(value, str) else "('name',), or () for none"
         raise DeclarationError(
-            f"problem '{name}': {argument}= must be a tuple of names, got the string {value!r}; "
-            f"write ({value!r},)",
+            f"problem '{name}': {argument}= must be a tuple of names, got "
+            f"{type(value).__name__} {value!r}; write {cure}",
             problem=name,
         )
-    return tuple(value)
+    return names
 
 
 def checked_scheduler(name: str, scheduler: Any, optimizer: torch.optim.Optimizer) -> Any:
     """The scheduler, made over the problem's own optimizer."""
     if scheduler is None:
         return None
-    if not hasattr(scheduler, "step"):
-        scheduler = scheduler(optimizer)
+    made = scheduler
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+        try:
+            made = scheduler(optimizer)
+        except TypeError as error:
+            raise _no_scheduler(name, f"{scheduler!r} ({error})") from error
+    if not callable(getattr(made, "step", None)):
+        raise _no_scheduler(name, f"{scheduler!r}, which made a {type(made).__name__}")
+    scheduler = made
     if getattr(scheduler, "optimizer", optimizer) is not optimizer:
         raise DeclarationError(
             f"problem '{name}': scheduler= drives another optimizer than the problem's own; "
@@ -145,3 +168,23 @@ def checked_scheduler(name: str, scheduler: Any, optimizer: torch.optim.Optimize
             problem=name,
         )
     return scheduler
+
+
+def _no_scheduler(name: str, found: str) -> DeclarationError:
+    return DeclarationError(
+        f"problem '{name}': scheduler= must be a learning-rate scheduler or a function from the "
+        "optimizer to one, such as lambda optimizer: StepLR(optimizer, step_size=10), got "
+        f"{found}",
+        problem=name,
+    )
+
+
+def checked_project(name: str, project: Any) -> Any:
+    """A function, or none."""
+    if project is not None and not callable(project):
+        raise DeclarationError(
+            f"problem '{name}': project= must be a function from name -> tensor to the same, got "
+            f"{type(project).__name__} {project!r}; write one, or leave it out",
+            problem=name,
+        )
+    return project

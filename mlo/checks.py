@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from mlo.errors import (
     DeclarationError,
@@ -25,6 +25,11 @@ Variables = Mapping[str, Mapping[str, nn.Parameter]]
 
 def by_name(problems: Sequence[Problem]) -> dict[str, Problem]:
     """Name -> problem, each name once."""
+    if isinstance(problems, Problem) or not isinstance(problems, Sequence):
+        raise DeclarationError(
+            "Engine(problems=...) must be a list of mlo.Problem, lowest level first, got "
+            f"{type(problems).__name__}; write [{getattr(problems, 'name', 'problem')}]"
+        )
     named: dict[str, Problem] = {}
     for problem in problems:
         if not isinstance(problem, Problem):
@@ -113,21 +118,44 @@ def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> 
                 f"stream{nearest(problem.scheduler_every, streams)} (streams: {listed(streams)})",
                 problem=problem.name,
             )
+        if problem.scheduler_every is not None and problem.scheduler is None:
+            raise DeclarationError(
+                f"problem '{problem.name}': scheduler_every= says when a scheduler steps, but "
+                "scheduler= is None; give one, or leave scheduler_every= out",
+                problem=problem.name,
+            )
 
 
 def check_sharing(problems: Mapping[str, Problem], variables: Variables) -> None:
     """No variable of one problem sits in the module of another."""
-    owner: dict[int, tuple[str, str]] = {}
+    owners: dict[object, list[tuple[str, str, Tensor]]] = {}
     for name, own in variables.items():
         for key, p in own.items():
-            owner[p.data_ptr() or id(p)] = (name, key)
+            owners.setdefault(_memory(p), []).append((name, key, p))
     for name, problem in problems.items():
         for key, p in problem.module.named_parameters():
-            other, other_key = owner.get(p.data_ptr() or id(p), (name, key))
-            if other != name:
-                raise ParameterError(
-                    f"problems '{other}' and '{name}' share a parameter ('{other_key}' and "
-                    f"'{key}'); each variable belongs to one problem. Copy the module, or let one "
-                    "problem read the other",
-                    problem=name,
-                )
+            for other, other_key, q in owners.get(_memory(p), ()):
+                if other != name and _overlap(p, q):
+                    raise ParameterError(
+                        f"problems '{other}' and '{name}' share a parameter ('{other_key}' and "
+                        f"'{key}'); each variable belongs to one problem. Copy the module, or let "
+                        "one problem read the other",
+                        problem=name,
+                    )
+
+
+def _memory(p: Tensor) -> object:
+    """What two tensors have in common that may share elements."""
+    return (p.device, p.untyped_storage().data_ptr()) if p.numel() and p.data_ptr() else id(p)
+
+
+def _overlap(p: Tensor, q: Tensor) -> bool:
+    """Whether the stretches of memory that two tensors of one storage span overlap."""
+    (start, end), (other_start, other_end) = (_span(t) for t in (p, q))
+    return start < other_end and other_start < end
+
+
+def _span(p: Tensor) -> tuple[int, int]:
+    start = int(p.storage_offset()) * p.element_size()
+    last = sum((int(n) - 1) * int(s) for n, s in zip(p.shape, p.stride(), strict=True))
+    return start, start + (last + 1) * p.element_size()

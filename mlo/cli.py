@@ -7,6 +7,7 @@ import datetime
 import io
 import pathlib
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from rich.table import Table
 
 import mlo
 from mlo.configuration import RecipeConfig, configure
-from mlo.errors import ConfigurationError, DeclarationError, MloError
+from mlo.errors import ConfigurationError, DeclarationError, MloError, listed, nearest
 from mlo.options import add_settings, parse_settings
 from mlo.recipe import Job, Recipe
 from mlo.recipes import find_recipes, load_recipe
@@ -55,11 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _COMMANDS.get(words[0]) if words else None
         if command is None:
+            if words and not words[0].startswith("-"):
+                raise ConfigurationError(
+                    f"there is no command '{words[0]}'{nearest(words[0], _COMMANDS)} "
+                    f"(commands: {listed(_COMMANDS)}); 'mlo --help' describes them"
+                )
             _parser().parse_args(words)
         else:
             command(words[1:])
-    except SystemExit as stop:  # argparse: after --help, or with a message of its own
-        return stop.code if isinstance(stop.code, int) else OK
+    except SystemExit as stop:  # argparse after --help or an error, or a recipe that gives up
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or OK
+        _complain(str(stop.code))
+        return FAILED
     except MloError as error:
         _complain(str(error))
         wrong = isinstance(error, ConfigurationError | DeclarationError)
@@ -73,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def list_all(words: Sequence[str]) -> None:
     """Print the recipes and the hypergradient methods."""
     _subparser("list", "List the recipes and the hypergradient methods.").parse_args(words)
-    from mlo.hypergradients.registry import methods
+    from mlo.hypergradients.registry import find_method, method_names
 
     console = rich.console.Console()
-    recipes = {name: _summary(name) for name in find_recipes()}
-    kinds = {name: _first_line(method.__doc__) for name, method in sorted(methods().items())}
+    recipes = {name: _summary(lambda n: load_recipe(n).summary, name) for name in find_recipes()}
+    kinds = {name: _summary(lambda n: find_method(n).__doc__, name) for name in method_names()}
     for heading, rows in (("recipes", recipes), ("hypergradient methods", kinds)):
         _print(console, heading)
         table = Table.grid(padding=(0, 2, 0, 0))
@@ -99,6 +108,7 @@ def run(words: Sequence[str]) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="show the results, but no progress")
     recipe, config, options = _configured(parser, words)
+    recipe.check(config)
     console = rich.console.Console()
     folder = RunFolder(options.out or _default_folder(recipe.name))
     folder.write_config(config)
@@ -110,7 +120,8 @@ def run(words: Sequence[str]) -> None:
     for table in results.tables:
         console.print(table)
     for note in (*results.notes, f"{seconds} s; written to {folder.path}"):
-        _print(console, note)
+        lines = textwrap.wrap(note, console.width, break_long_words=False, break_on_hyphens=False)
+        _print(console, "\n".join(lines))
 
 
 def graph(words: Sequence[str]) -> None:
@@ -155,7 +166,7 @@ def _configured(
         # There is no recipe yet, so this prints the help or says what is missing.
         parser.add_argument("recipe", help="a name that 'mlo list' shows")
         parser.epilog = "'... RECIPE --help' lists the settings of the recipe as well."
-        parser.parse_args(words)
+        parser.parse_known_args(words)
         parser.error("the recipe comes first, before the options")
     recipe = load_recipe(words[0])
     parser.prog = f"{parser.prog} {recipe.name}"
@@ -166,10 +177,10 @@ def _configured(
     return recipe, configure(recipe.config, settings, title=recipe.name), options
 
 
-def _summary(name: str) -> str:
+def _summary(describe: Callable[[str], str | None], name: str) -> str:
     try:
-        return load_recipe(name).summary
-    except Exception as error:  # one package that is damaged must not hide the others
+        return _first_line(describe(name))
+    except ConfigurationError as error:  # one damaged package must not hide the others
         return f"(cannot be loaded: {_first_line(str(error))})"
 
 

@@ -84,7 +84,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     expected = re.findall(r"'([^']*)'", error["msg"]) if error["type"] == "literal_error" else ()
     if error["type"] == "value_error":
-        return f"{path}: {reason}"
+        return f"{path}: {reason}" if error["loc"] else reason
     return f"{path}: expected {reason}, got {error['input']!r}" + nearest(
         str(error["input"]), expected
     )

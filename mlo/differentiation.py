@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlo.errors import CheckpointingError, DoubleBackwardError, EvaluationError
-from mlo.guards import checkpointing_message
+from mlo.errors import CheckpointingError, EvaluationError
+from mlo.guards import (
+    check_twice_differentiable,
+    checkpointing_message,
+    double_backward_error,
+)
 from mlo.types import PartialTensors
 
 
@@ -47,6 +51,8 @@ def differentiate(
         if translated is None:
             raise
         raise translated from error
+    if create_graph:
+        check_twice_differentiable(problem, outputs, leaves, found)
     grads = iter(found)
     return tuple(next(grads) if x.requires_grad else None for x in inputs)
 
@@ -56,11 +62,5 @@ def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:
     if "torch.utils.checkpoint is incompatible" in text:
         return CheckpointingError(checkpointing_message(problem), problem=problem)
     if "is not implemented" in text or "not differentiable" in text:
-        return DoubleBackwardError(
-            f"problem '{problem}': an operation of its loss has no second derivative ({text}). "
-            "Fused attention is the usual cause: run it under "
-            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
-            "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
-            problem=problem,
-        )
+        return double_backward_error(problem, text)
     return None

@@ -46,13 +46,14 @@ def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
 def as_mermaid(graph: DependencyGraph) -> str:
     """A top-down flow chart: thick arrows where a response runs, thin ones elsewhere."""
     lines = ["flowchart BT"]
+    # Prefixes, because a name may be a reserved word, or that of a problem and a stream.
     for name in graph.names:
-        lines.append(f'    {name}["{name}<br/>{graph.kind(name)}"]')
+        lines.append(f'    problem_{name}["{name}<br/>{graph.kind(name)}"]')
     for name, node in graph.nodes.items():
         for read in node.reads:
             if read != name:
                 arrow = "==>" if graph.through(read, name) else "-->"
-                lines.append(f"    {read} {arrow} {name}")
+                lines.append(f"    problem_{read} {arrow} problem_{name}")
         for stream in node.streams:
-            lines.append(f"    data_{stream}[({stream})] -.-> {name}")
+            lines.append(f"    data_{stream}[({stream})] -.-> problem_{name}")
     return "\n".join(lines)

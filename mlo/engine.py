@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mlo.callbacks.base import Watchers
+from mlo.devices import find_device
 from mlo.errors import DeclarationError, HypergradientWarning, nearest
 from mlo.graph import DependencyGraph
 from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
 from mlo.problem import Problem
 from mlo.program import compile_program
-from mlo.randomness import preserved
 from mlo.records import MoveRecord, RunResult, StartRecord, TickRecord
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
@@ -65,7 +65,12 @@ class Engine:
         retain: bool = True,
         dry_run: bool = True,
     ) -> None:
-        target = None if device is None else torch.device(device)
+        target = None if device is None else find_device(device)
+        if data is not None and not isinstance(data, Mapping):
+            raise DeclarationError(
+                "Engine(data=...) must be a mapping from stream names to iterables of batches, got "
+                f"{type(data).__name__}; write {{'train': loader}}"
+            )
         self._program = compile_program(problems, data or {}, target)
         timings = {
             name: Timing(p.every, p.repeat, p.warmup) for name, p in self._program.problems.items()
@@ -75,8 +80,11 @@ class Engine:
         self._counts = self.schedule.start()
         self._streams = make_streams(data or {}, target)
         self._mover = Mover(self._program, self._streams, lookahead=lookahead, retain=retain)
+        # Drawn now, as the first thing that a plain loop would draw.
+        for stream in self._streams.values():
+            stream.present()
         if dry_run:
-            with preserved(self._program.devices):
+            with self._program.undisturbed():
                 self._mover.dry_run()
 
     @property
@@ -133,7 +141,7 @@ class Engine:
             raise DeclarationError(
                 f"hypergradient('{name}'): no problem is called that{nearest(name, self.problems)}"
             )
-        with preserved(self._program.devices):
+        with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
         for response in responses:
             if response.info.outcome.failed:
@@ -179,13 +187,14 @@ class Engine:
         evaluations = Evaluations(self._program, evaluate or {})
         watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
-        return run_loop(self.step, start, watchers, evaluations, _at_least_one(record_every))
+        kept = _at_least_one("record_every", record_every)
+        return run_loop(self.step, start, watchers, evaluations, kept)
 
     def _ticks(self, ticks: int | None, epochs: int | None) -> int:
         if (ticks is None) == (epochs is None):
             raise DeclarationError("Engine.run takes exactly one of ticks= and epochs=")
         if ticks is not None:
-            return _at_least_one(ticks)
+            return _at_least_one("ticks", ticks)
         assert epochs is not None
         sized = [
             self._streams[stream]
@@ -198,7 +207,7 @@ class Engine:
                 "Engine.run(epochs=...) needs a data stream with a length; use ticks="
             )
         name, length = sized[0].name, sized[0].length or 1
-        return self._ticks_until(name, (sized[0].epochs + _at_least_one(epochs)) * length)
+        return self._ticks_until(name, (sized[0].epochs + _at_least_one("epochs", epochs)) * length)
 
     def _ticks_until(self, stream: str, batches: int) -> int:
         """Ticks until `stream` has given `batches` batches: the schedule played ahead."""
@@ -212,7 +221,9 @@ class Engine:
         return ticks
 
 
-def _at_least_one(value: int) -> int:
+def _at_least_one(argument: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DeclarationError(f"Engine.run: expected a whole number of at least 1, got {value!r}")
+        raise DeclarationError(
+            f"Engine.run({argument}=...) must be a whole number of at least 1, got {value!r}"
+        )
     return value

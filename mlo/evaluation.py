@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mlo.errors import LossError
-from mlo.guards import check_closure, refusing_checkpointing
+from mlo.guards import check_graph, refusing_checkpointing, refusing_writes
+from mlo.modes import in_modes
 from mlo.problem import Problem
 from mlo.randomness import RandomState, replayed
 from mlo.reads import TICK, Reads
@@ -30,9 +31,10 @@ PREFIX = "problem_"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A loss, the metrics that came with it, and the buffers as the evaluation left them."""
+    """A loss, its value and metrics on their own, and the buffers as the evaluation left them."""
 
     loss: Tensor
+    value: Tensor
     metrics: Mapping[str, Tensor | float]
     buffers: Mapping[str, Tensor]
 
@@ -110,6 +112,7 @@ class Objective:
             LossError: the loss is not a scalar tensor.
             ClosureError: it uses live parameters of a declared problem.
             CheckpointingError: it uses activation checkpointing.
+            EvaluationError: it writes into parameters.
         """
         buffers = self._buffers(setting.buffers)
         tensors = {key: p.detach() for key, p in self._left_out.items()}
@@ -118,13 +121,15 @@ class Objective:
             tensors.update(zip(keys, values[read], strict=True))
         with contextlib.ExitStack() as stack:
             stack.enter_context(refusing_checkpointing(self.problem))
+            stack.enter_context(refusing_writes(self.problem, values))
             if replay:
                 stack.enter_context(self._replayed(setting))
             given = {**setting.batch, TICK: setting.tick}
             returned = functional_call(self.container, tensors, (given,), tie_weights=self._tied)
         loss, metrics = self._split(returned)
-        check_closure(self.problem, loss, values, self._live)
-        return Evaluation(loss, metrics, {key: tensors[key] for key in buffers})
+        check_graph(self.problem, loss, values, self._live)
+        value = loss.detach().clone()
+        return Evaluation(loss, value, metrics, {key: tensors[key] for key in buffers})
 
     def write_buffers(self, evaluation: Evaluation, problems: Sequence[str]) -> None:
         """Give the modules of `problems` the buffers that a real move left."""
@@ -143,16 +148,10 @@ class Objective:
 
     @contextlib.contextmanager
     def _replayed(self, setting: Setting) -> Iterator[None]:
-        modules = self._parts
-        modes = [m.training for m in modules]
-        if setting.random is None:
+        if setting.random is None or setting.modes is None:
             raise RuntimeError("this setting was not kept for a replay")
-        with replayed(setting.random):
-            try:
-                _set_modes(modules, setting.modes or modes)
-                yield
-            finally:
-                _set_modes(modules, modes)
+        with replayed(setting.random), in_modes(self._parts, setting.modes):
+            yield
 
     def _split(self, returned: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         pair = isinstance(returned, tuple) and len(returned) == 2
@@ -168,10 +167,12 @@ class Objective:
                 f"or (scalar, {{metric: value}}), got {found}; reduce it, by .mean() for instance",
                 problem=self.problem,
             )
-        detached = {k: m.detach() if isinstance(m, Tensor) else m for k, m in metrics.items()}
-        return loss, detached
-
-
-def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
-    for module, mode in zip(modules, modes, strict=True):
-        module.training = mode
+        if not isinstance(metrics, Mapping):
+            raise LossError(
+                f"problem '{self.problem}': its loss must return a scalar, or (scalar, "
+                f"{{metric: value}}), got a scalar and a {type(metrics).__name__}; name the metric",
+                problem=self.problem,
+            )
+        # Clones: a loss or metric may share memory with a parameter that moves on.
+        own = {k: m.detach().clone() if isinstance(m, Tensor) else m for k, m in metrics.items()}
+        return loss, own

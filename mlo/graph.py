@@ -48,7 +48,14 @@ class DependencyGraph:
     """
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self.nodes = {node.name: node for node in nodes}
+        given = list(nodes)
+        self.nodes = {node.name: node for node in given}
+        twice = [node.name for node in given if self.nodes[node.name] is not node]
+        if twice:
+            raise GraphError(
+                f"two problems are called '{twice[0]}'; give each a name of its own",
+                problem=twice[0],
+            )
         self.level = {name: level for level, name in enumerate(self.nodes)}
         self._live = {
             name: tuple(r for r in node.reads if r != name and r not in node.constant)
@@ -135,7 +142,7 @@ class DependencyGraph:
 
     def responds(self, read: str, reader: str) -> bool:
         """Whether `reader` reads `read` through its response."""
-        return read in self.scope(reader) and read not in self.nodes[reader].constant
+        return read in self._live[reader] and read in self.scope(reader)
 
     def through(self, read: str, reader: str) -> tuple[str, ...]:
         """The problems whose hypergradient runs along the edge `read` -> `reader`."""

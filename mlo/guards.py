@@ -1,20 +1,21 @@
-"""Two mistakes that would give wrong numbers silently, caught at every evaluation."""
+"""Mistakes in a loss that would give wrong numbers silently, caught where they are made."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mlo.errors import CheckpointingError, ClosureError
+from mlo.errors import CheckpointingError, ClosureError, DoubleBackwardError, EvaluationError
 from mlo.types import Values
 
 
-def check_closure(problem: str, loss: Tensor, values: Values, live: Mapping[int, str]) -> None:
-    """Find live variables in the graph of an evaluation at other tensors.
+def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, str]) -> None:
+    """Find live variables, and reentrant checkpointing, in the graph of an evaluation.
 
     The walk stops at the given tensors, so its cost is linear in the evaluation's own graph.
 
@@ -26,19 +27,17 @@ def check_closure(problem: str, loss: Tensor, values: Values, live: Mapping[int,
 
     Raises:
         ClosureError: the loss uses a variable that it was not handed.
+        CheckpointingError: it uses reentrant activation checkpointing.
     """
-    seen: set[Any] = {t.grad_fn for tensors in values.values() for t in tensors} | {None}
-    todo: list[Any] = [loss.grad_fn]
     found = live.get(id(loss))
-    while todo and found is None:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
+    given = {t.grad_fn for tensors in values.values() for t in tensors}
+    for node in _nodes([loss.grad_fn], given):
         variable = getattr(node, "variable", None)
         if variable is not None:
-            found = live.get(id(variable))
-        todo.extend(n for n, _ in node.next_functions)
+            found = found or live.get(id(variable))
+        elif type(node).__name__ == "CheckpointFunctionBackward":
+            # Reentrant checkpointing uses no hooks, and autograd.grad may pass it by.
+            raise CheckpointingError(checkpointing_message(problem), problem=problem)
     if found is not None:
         raise ClosureError(
             f"problem '{problem}': its loss uses {found} from outside its arguments; the engine "
@@ -46,6 +45,18 @@ def check_closure(problem: str, loss: Tensor, values: Values, live: Mapping[int,
             "argument of the loss and use what is handed in",
             problem=problem,
         )
+
+
+def _nodes(start: Iterable[Any], stop: Iterable[Any] = ()) -> Iterator[Any]:
+    """Every node of an autograd graph once, from `start` on and not beyond `stop`."""
+    seen = {None, *stop}
+    todo = list(start)
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            todo.extend(n for n, _ in node.next_functions)
 
 
 @contextlib.contextmanager
@@ -59,13 +70,96 @@ def refusing_checkpointing(problem: str) -> Iterator[None]:
         CheckpointingError: the loss uses it.
     """
     message = checkpointing_message(problem)
-    with torch.autograd.graph.disable_saved_tensors_hooks(message):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(message))
+        except RuntimeError as error:
+            raise CheckpointingError(
+                f"problem '{problem}': saved-tensor hooks, such as those of save_on_cpu(), are "
+                "active around the engine, where it could not tell them from activation "
+                "checkpointing in a loss; call the engine outside of them",
+                problem=problem,
+            ) from error
         try:
             yield
         except RuntimeError as error:
             if message not in str(error):
                 raise
             raise CheckpointingError(message, problem=problem) from error
+
+
+@contextlib.contextmanager
+def refusing_writes(problem: str, values: Values) -> Iterator[None]:
+    """Refuse a loss that writes into the tensors it is evaluated at.
+
+    Raises:
+        EvaluationError: the loss of `problem` did so inside.
+    """
+    before = {read: [t._version for t in tensors] for read, tensors in values.items()}
+    yield
+    for read, versions in before.items():
+        if [t._version for t in values[read]] != versions:
+            raise EvaluationError(
+                f"problem '{problem}': its loss writes into parameters of '{read}' in place, as "
+                "nn.Embedding(max_norm=...) does; a loss must only read them. Bound them by "
+                f"project= of '{read}', or compute the changed values out of place",
+                problem=problem,
+            )
+
+
+def check_twice_differentiable(
+    problem: str,
+    outputs: Iterable[Tensor],
+    inputs: Sequence[Tensor],
+    gradient: Iterable[Tensor | None],
+) -> None:
+    """Find operations without a second derivative between `outputs` and `inputs`.
+
+    Autograd raises only where such an operation is met on the way to what is asked for; a
+    function marked by `once_differentiable` cuts the graph of the gradient off, and then nothing
+    would seem to depend on it.
+
+    Args:
+        problem: whose loss it is.
+        outputs: what was differentiated.
+        inputs: with respect to what.
+        gradient: the result, with its graph.
+
+    Raises:
+        DoubleBackwardError: there is one.
+    """
+    marked = any(n.name() == "torch::autograd::Error" for n in _nodes(_functions(gradient)))
+    once = [node for node in _nodes(_functions(outputs)) if _is_once_differentiable(node)]
+    if marked or any(_leads_to(node, inputs) for node in once):
+        raise double_backward_error(problem, "it is marked by once_differentiable")
+
+
+_ONCE = once_differentiable(lambda ctx: None).__code__
+
+
+def _is_once_differentiable(node: Any) -> bool:
+    function = getattr(node, "_forward_cls", None)
+    return function is not None and getattr(function.backward, "__code__", None) is _ONCE
+
+
+def _leads_to(node: Any, inputs: Sequence[Tensor]) -> bool:
+    wanted, variables = {x.grad_fn for x in inputs} - {None}, {id(x) for x in inputs}
+    return any(n in wanted or id(getattr(n, "variable", None)) in variables for n in _nodes([node]))
+
+
+def _functions(tensors: Iterable[Tensor | None]) -> Iterator[Any]:
+    return (t.grad_fn for t in tensors if t is not None)
+
+
+def double_backward_error(problem: str, reason: str) -> DoubleBackwardError:
+    """What to raise where an operation in the loss of `problem` has no second derivative."""
+    return DoubleBackwardError(
+        f"problem '{problem}': an operation of its loss has no second derivative ({reason}). "
+        "Fused attention is the usual cause: run it under "
+        "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
+        "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
+        problem=problem,
+    )
 
 
 def checkpointing_message(problem: str) -> str:

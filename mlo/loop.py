@@ -11,7 +11,6 @@ import torch
 from mlo.callbacks.base import Watchers
 from mlo.errors import DeclarationError, EvaluationError, listed, nearest
 from mlo.program import Program
-from mlo.randomness import preserved
 from mlo.reads import Reads, declared_reads
 from mlo.records import (
     EvaluationRecord,
@@ -36,7 +35,7 @@ class Evaluations:
         self.functions: dict[str, tuple[Callable[..., Any], Reads, int]] = {}
         for name, pair in declared.items():
             function, every = _pair(name, pair)
-            reads = declared_reads(function, None, problem=name, argument="evaluate")
+            reads = declared_reads(function, owner=f"evaluation '{name}'")
             unknown = [r for r in reads.names if r not in program.problems]
             if unknown:
                 raise DeclarationError(
@@ -59,15 +58,10 @@ class Evaluations:
     ) -> EvaluationRecord:
         started = time.perf_counter()
         modules = {read: self.program.problems[read].module for read in reads.names}
-        modes = [(part, part.training) for m in modules.values() for part in m.modules()]
-        try:
-            with preserved(self.program.devices), torch.no_grad():
-                for module in modules.values():
-                    module.eval()
-                returned = reads.call(function, modules)
-        finally:
-            for part, mode in modes:
-                part.training = mode
+        with self.program.undisturbed(), torch.no_grad():
+            for module in modules.values():
+                module.eval()
+            returned = reads.call(function, modules)
         metrics = returned if isinstance(returned, Mapping) else {name: returned}
         try:
             plain = plain_metrics(metrics)

@@ -55,8 +55,6 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             "FiniteDifference(), which differentiate the projected move",
             problem=name,
         )
-    if "moves" in method.needs:
-        _check_order(problem, graph)
     for reader in graph.names:
         if not graph.anticipates(reader):
             continue
@@ -64,9 +62,12 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             raise MethodError(
                 f"problem '{name}': '{reader}' anticipates its response and is itself "
                 f"differentiated through, so hypergradient={kind} would have to be differentiated "
-                "again, which it cannot; choose Neumann, ConjugateGradient or Dense",
+                "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
+                "upper problems only share what is below them, declare them as one problem",
                 problem=name,
             )
+    if "moves" in method.needs:
+        _check_order(problem, graph)
 
 
 def _check_order(problem: Problem, graph: DependencyGraph) -> None:

@@ -69,9 +69,9 @@ class Mover:
             objective = self.program.objectives[name]
             objective.write_buffers(gradient.evaluation, (name, *problem.updates_buffers))
             if last and name in self.program.graph.responding:
-                self._remember(name, move)
+                self._remember(name, move, sweep)
             rate = float(problem.optimizer.param_groups[0].get("lr", 1.0))
-            self._schedulers.step(problem, gradient.evaluation)
+            self._schedulers.step(problem, gradient.evaluation, last=last)
             yield _record(name, tick, gradient, rate, sweep)
 
     def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[Response]]:
@@ -83,10 +83,10 @@ class Mover:
     def dry_run(self) -> None:
         """Evaluate every loss once, at copies, so that mistakes show before anything moves."""
         for name in self.program.problems:
-            values = {n: self.program.present(n) for n in self.program.problems}
-            for own in values.values():
-                for tensor in own:
-                    tensor.requires_grad_()
+            values = {
+                n: tuple(t.clone().requires_grad_() for t in self.program.present(n))
+                for n in self.program.graph.nodes[name].reads
+            }
             self.program.objectives[name](values, self._setting(name, 0, -1))
 
     def end_tick(self) -> None:
@@ -99,6 +99,8 @@ class Mover:
         """Where everybody stands, with the moves that `name` differentiates through made ready."""
         graph = self.program.graph
         values = {n: self.program.present(n) for n in graph.names}
+        if due is None:  # somebody only looks, so not even a loss that writes may reach live ones
+            values = {n: tuple(t.clone() for t in own) for n, own in values.items()}
         if kept and self.program.records_moves(name):
             for read in {name, *graph.nodes[name].reads}:
                 values[read] = self._snapshot(read)
@@ -160,10 +162,12 @@ class Mover:
             self._snapshots[name] = tuple(t.clone() for t in self.program.present(name))
         return self._snapshots[name]
 
-    def _remember(self, name: str, move: Move) -> None:
+    def _remember(self, name: str, move: Move, sweep: Sweep) -> None:
         self.moves[name] = move
         method = self.program.problems[name].hypergradient
-        self.states[name] = method.observe(move, self.states.get(name))
+        if name not in self.states:
+            self.states[name] = method.init(sweep.condition(name, move))
+        self.states[name] = method.observe(move, self.states[name])
 
 
 def _record(
@@ -173,7 +177,7 @@ def _record(
     return MoveRecord(
         problem=name,
         tick=tick,
-        loss=evaluation.loss.detach(),
+        loss=evaluation.value,
         metrics=evaluation.metrics,
         gradient_norm=norm([g.detach() for g in gradient.values if g is not None]),
         learning_rate=learning_rate,

@@ -16,6 +16,7 @@ from mlo.arguments import (
     checked_name,
     checked_names,
     checked_optimizer,
+    checked_project,
     checked_scheduler,
 )
 from mlo.errors import ParameterError
@@ -50,8 +51,8 @@ class Problem:
         project: maps name -> tensor to the projected tensors after each move (differentiably).
         updates_buffers: problems whose buffers a real move of this one updates, besides its own.
         scheduler: a learning-rate scheduler of the optimizer, or a function from it to one.
-        scheduler_every: name of a stream: the scheduler steps once per epoch of it, instead of once
-            per move.
+        scheduler_every: name of a stream: the scheduler steps once per epoch of it, instead of
+            after each update.
         scheduler_metric: what a scheduler that wants a metric is given: `"loss"` or the name of a
             metric that the loss returns.
 
@@ -83,7 +84,8 @@ class Problem:
         self.name = checked_name(name)
         self.module = checked_module(name, module, params)
         self.loss = loss
-        self.reads = declared_reads(loss, reads, problem=name, argument="loss")
+        given = None if reads is None else checked_names(name, "reads", reads)
+        self.reads = declared_reads(loss, given, owner=f"problem '{name}': loss=", problem=name)
         self.optimizer = checked_optimizer(name, optimizer, self.module)
         self.hypergradient = checked_method(name, hypergradient)
         self.every = checked_count(name, "every", every, least=1)
@@ -92,7 +94,7 @@ class Problem:
         self.clip_norm = checked_clip_norm(name, clip_norm)
         self.constant = checked_names(name, "constant", constant)
         self.updates_buffers = checked_names(name, "updates_buffers", updates_buffers)
-        self.project = project
+        self.project = checked_project(name, project)
         self.scheduler = checked_scheduler(name, scheduler, self.optimizer)
         self.scheduler_every = scheduler_every
         self.scheduler_metric = scheduler_metric
@@ -109,7 +111,9 @@ class Problem:
         if foreign:
             raise ParameterError(
                 f"problem '{self.name}': optimizer= holds {len(foreign)} parameter(s) that are not "
-                "in its module; build it over this problem's own parameters",
+                "in its module; build it over this problem's own parameters. Tensors given as "
+                "params= are cloned, so there pass a function, such as "
+                "lambda params: torch.optim.SGD(params, 0.1)",
                 problem=self.name,
             )
         variables = {k: p for k, p in named.items() if p.requires_grad and id(p) in held}

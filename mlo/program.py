@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from mlo.errors import DeviceError
 from mlo.evaluation import Objective
 from mlo.graph import DependencyGraph
 from mlo.method_checks import check_methods
+from mlo.modes import preserved_modes
 from mlo.problem import Problem
+from mlo.randomness import preserved
 from mlo.types import Tensors
 from mlo.update import Projection
 
@@ -35,6 +38,13 @@ class Program:
     variables: Mapping[str, Mapping[str, nn.Parameter]]
     objectives: Mapping[str, Objective]
     devices: tuple[torch.device, ...]
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Whatever happens inside, random states and modes are as before afterwards."""
+        modules = [problem.module for problem in self.problems.values()]
+        with preserved(self.devices), preserved_modes(modules):
+            yield
 
     def present(self, name: str) -> Tensors:
         """Where a problem stands: its live tensors, detached but not copied."""

@@ -33,7 +33,11 @@ class Reads:
 
 
 def declared_reads(
-    function: Callable[..., Any], explicit: Sequence[str] | None, *, problem: str, argument: str
+    function: Callable[..., Any],
+    explicit: Sequence[str] | None = None,
+    *,
+    owner: str,
+    problem: str | None = None,
 ) -> Reads:
     """Return what `function` reads.
 
@@ -43,17 +47,17 @@ def declared_reads(
     Args:
         function: the function whose argument names are the declaration.
         explicit: names given by hand, for a callable whose signature cannot be read.
-        problem: name of the problem, for messages.
-        argument: name of the argument that carries the function, for messages.
+        owner: what the function is, for messages.
+        problem: the problem whose loss it is; only a loss may declare its reads by hand.
 
     Raises:
         DeclarationError: the function is not callable, its signature cannot be read, or it takes
             arguments that cannot be named.
     """
-    where = f"problem '{problem}': {argument}="
+    by_hand = problem is not None
     if not callable(function):
         raise DeclarationError(
-            f"{where} must be a function whose argument names are what it reads, "
+            f"{owner} must be a function whose argument names are what it reads, "
             f"got {type(function).__name__}",
             problem=problem,
         )
@@ -63,15 +67,16 @@ def declared_reads(
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise DeclarationError(
-            f"{where} has a signature that cannot be read ({error}); "
-            "name what it reads by reads=('...', ...), in the order of its arguments",
+            f"{owner} has a signature that cannot be read ({error}); wrap it in a function whose "
+            "argument names are what it reads"
+            + (", or name that by reads=('...', ...), in order" if by_hand else ""),
             problem=problem,
         ) from error
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise DeclarationError(
-                f"{where} takes '{parameter}', which has no name to read by; "
-                "give every argument a name, or declare reads=('...', ...)",
+                f"{owner} takes '{parameter}', which has no name to read by; give every "
+                f"argument a name{', or declare reads=(...)' if by_hand else ''}",
                 problem=problem,
             )
     names = tuple(

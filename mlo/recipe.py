@@ -89,6 +89,13 @@ class Recipe(abc.ABC, Generic[ConfigT]):
     def engine(self, config: ConfigT, seed: int) -> Engine:
         """Build the program of one repetition; `mlo graph` draws it."""
 
+    def check(self, config: ConfigT) -> None:
+        """Refuse a configuration that cannot run, before anything is written.
+
+        Builds the program of the first repetition; override it where that is expensive.
+        """
+        self.engine(config, 0)
+
     @abc.abstractmethod
     def run(self, config: ConfigT, job: Job) -> Results:
         """Run all repetitions and gather their results."""

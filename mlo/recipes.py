@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from mlo.errors import ConfigurationError, listed, nearest
+from mlo.plugins import load, offered
 from mlo.recipe import Recipe
 
 GROUP = "mlo.recipes"
@@ -18,15 +19,7 @@ def find_recipes() -> dict[str, EntryPoint]:
     Raises:
         ConfigurationError: two packages offer the same name.
     """
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise ConfigurationError(
-                f"recipe '{entry.name}': expected one package to offer it, found "
-                f"'{other.value}' and '{entry.value}'; uninstall one of them"
-            )
-    return dict(sorted(found.items()))
+    return offered(GROUP, "recipe")
 
 
 def load_recipe(name: str) -> Recipe[Any]:
@@ -38,10 +31,10 @@ def load_recipe(name: str) -> Recipe[Any]:
     known = find_recipes()
     if name not in known:
         raise ConfigurationError(
-            f"recipe: expected one of {listed(known)}, got '{name}'{nearest(name, known)}; "
-            "recipes come with installed packages, and 'mlo list' shows them"
+            f"recipe: expected one of {listed(known)}, got '{name}'{nearest(name, known)} "
+            "(recipes come with installed packages; 'mlo list' shows them)"
         )
-    recipe = known[name].load()
+    recipe = load(known[name], "recipe")
     if not isinstance(recipe, Recipe) or recipe.name != name:
         what = f"the recipe '{recipe.name}'" if isinstance(recipe, Recipe) else repr(recipe)
         raise ConfigurationError(

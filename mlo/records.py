@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mlo.errors import ConfigurationError
 
 
 class Outcome(enum.Enum):
@@ -193,9 +196,19 @@ class RunResult:
     def best(self, name: str, metric: str, *, mode: str = "max") -> EvaluationRecord | None:
         """The evaluation called `name` whose `metric` is largest (`mode="min"`: smallest).
 
-        Choose on validation data: the best of many looks at test data is not a test result.
+        NaN never counts. Choose on validation data: the best of many looks at test data is not a
+        test result.
+
+        Raises:
+            ConfigurationError: `mode` is neither of the two.
         """
-        found = [e for e in self.evaluations if e.name == name and metric in e.metrics]
+        if mode not in ("min", "max"):
+            raise ConfigurationError(
+                f"RunResult.best(mode=...) must be 'min' or 'max', got {mode!r}; "
+                "'max' suits an accuracy and 'min' a loss"
+            )
+        of_name = [e for e in self.evaluations if e.name == name and metric in e.metrics]
+        found = [e for e in of_name if not math.isnan(e.metrics[metric])]
         pick = max if mode == "max" else min
         return pick(found, key=lambda e: e.metrics[metric]) if found else None
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedulers, stepped once per own move or once per epoch of a stream."""
+"""Learning-rate schedulers, stepped after each update or once per epoch of a stream."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ class Schedulers:
         self._streams = streams
         self._heard: dict[str, int] = {}
 
-    def step(self, problem: Problem, evaluation: Evaluation) -> None:
-        """Step the scheduler of `problem` after a real move, where one is due."""
-        if problem.scheduler is None:
+    def step(self, problem: Problem, evaluation: Evaluation, *, last: bool) -> None:
+        """Step the scheduler of `problem` after an update, where it is due.
+
+        Args:
+            problem: who made the update.
+            evaluation: its loss and metrics there.
+            last: whether it was the last update of this tick; streams count whole ticks, so that
+                only then an epoch of theirs is over.
+        """
+        if problem.scheduler is None or (problem.scheduler_every is not None and not last):
             return
         steps = 1
         if problem.scheduler_every is not None:
@@ -36,7 +43,7 @@ class Schedulers:
 
 
 def _metric(problem: Problem, evaluation: Evaluation) -> float:
-    known = {**evaluation.metrics, "loss": evaluation.loss.detach()}
+    known = {**evaluation.metrics, "loss": evaluation.value}
     name = problem.scheduler_metric
     if name not in known:
         raise LossError(

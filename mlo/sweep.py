@@ -14,7 +14,9 @@ from torch import Tensor
 
 from mlo.condition import Condition, Graph
 from mlo.differentiation import differentiate
+from mlo.errors import MethodError
 from mlo.evaluation import Evaluation
+from mlo.hypergradients import Hypergradient, Result
 from mlo.moves import Move
 from mlo.program import Program
 from mlo.records import Response
@@ -97,6 +99,12 @@ class Sweep:
         }
         return self.program.objectives[name](values, setting, replay=replay)
 
+    def condition(self, name: str, move: Move) -> Condition:
+        """The condition of `name` at a move, with respect to its whole context."""
+        context = self._context(name, self.values)
+        site = _Site(self, name, move)
+        return site.condition(self.values[name], context, (True,) * len(context))
+
     def _respond(self, name: str, env: Values) -> Tensors:
         site = _Site(self, name, self.moves[name])
         return respond(site, self.values[name], self._context(name, env))
@@ -119,10 +127,10 @@ class _Site:
         self, params: Tensors, context: Tensors, needed: Sequence[bool], cotangent: Tensors
     ) -> PartialTensors:
         condition = self.condition(params, context, needed)
-        state = self.sweep.states.get(self.name)
-        if state is None:
-            state = self.method.init(condition)
-        result = self.method.vjp(condition, cotangent, state)
+        if self.name not in self.sweep.states:
+            self.sweep.states[self.name] = self.method.init(condition)
+        result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
+        _check_result(self.name, self.method, result, sum(needed))
         self.sweep.states[self.name] = result.state
         self.sweep.responses.append(Response(self.name, type(self.method).__name__, result.info))
         grads = iter(result.grads)
@@ -154,6 +162,17 @@ class _Site:
             learning_rate=move.learning_rate,
             move=_restricted_move(move, index),
             graph=_restricted(move.graph, index) if recorded else None,
+        )
+
+
+def _check_result(name: str, method: Hypergradient, result: Result, expected: int) -> None:
+    if not isinstance(result, Result) or len(result.grads) != expected:
+        found = len(result.grads) if isinstance(result, Result) else type(result).__name__
+        raise MethodError(
+            f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
+            f"with one gradient (or None) for each of the {expected} tensors of condition.context, "
+            f"got {found}",
+            problem=name,
         )
 
 

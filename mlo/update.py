@@ -73,8 +73,11 @@ def take_step(
 
     A parameter whose gradient is `None` is left alone, as after an ordinary `backward`.
     """
-    before = [p.grad for p in params]
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    before = [p.grad for p in held]
     try:
+        for p in held:  # those that are no variables stay where they are
+            p.grad = None
         for p, g in zip(params, gradient, strict=True):
             # A copy: autograd may hand out one tensor twice, and optimizers may write to it.
             p.grad = None if g is None else g.detach().clone()
@@ -84,7 +87,7 @@ def take_step(
             derivative = tuple(factor * d for d in update_derivative(optimizer, params))
         optimizer.step()
     finally:
-        for p, g in zip(params, before, strict=True):
+        for p, g in zip(held, before, strict=True):
             p.grad = g
     unprojected = None
     if projection is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -73,9 +74,10 @@ class Watchers:
         return [answer for answer in answers if isinstance(answer, Stop)]
 
     def end(self, result: RunResult) -> None:
-        """Tell those that were told of the start."""
-        for callback in self._started:
-            _call(callback, "on_end", result)
+        """Tell those that were told of the start, all of them, whatever one of them raises."""
+        with contextlib.ExitStack() as stack:
+            for callback in reversed(self._started):  # a stack is left from its top
+                stack.callback(_call, callback, "on_end", result)
 
 
 def _call(callback: object, hook: str, record: object) -> Any:

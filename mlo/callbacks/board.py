@@ -174,4 +174,5 @@ def new_board(
     console = console or rich.console.Console()
     if quiet:
         return SilentBoard(title, ticks, console)
-    return (LiveBoard if console.is_terminal else LineBoard)(title, ticks, console)
+    live = console.is_terminal and not console.is_dumb_terminal
+    return (LiveBoard if live else LineBoard)(title, ticks, console)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from mlo.errors import ConfigurationError
+from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit, code_of
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome
 from mlo.solve import Solution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, zeros_like
+from mlo.vectors import add_scaled, dot, times
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -25,12 +25,12 @@ class ConjugateGradient(Implicit):
     r"""Conjugate gradients on ``(H + damping I) u = v``.
 
     Cost: one product an iteration and one at the end, about 2 gradient evaluations each, after one
-    for the shared graph. Memory: 4 vectors of the parameters' size. Bias: the error in the H-norm
-    shrinks at least by ((sqrt k - 1) / (sqrt k + 1)) an iteration, k the condition number; exact
-    after as many iterations as H has distinct eigenvalues, up to rounding; `damping` shifts the
-    spectrum. It needs H + damping I positive definite: at a direction of negative curvature it
-    stops with the iterate so far and says so. Sources: Hestenes and Stiefel, 1952; Pedregosa, ICML
-    2016; Rajeswaran et al., NeurIPS 2019.
+    for the shared graph. Memory: 4 vectors of the parameters' size. Bias: after n iterations the
+    error in the H-norm is at most 2 ((sqrt k - 1) / (sqrt k + 1))^n of the first, k the condition
+    number; exact after as many iterations as H has distinct eigenvalues, up to rounding; the
+    residual may grow on the way. `damping` shifts the spectrum. It needs H + damping I positive
+    definite: at a direction of negative curvature it stops with the iterate so far and says so.
+    Sources: Hestenes and Stiefel, 1952; Pedregosa, ICML 2016; Rajeswaran et al., NeurIPS 2019.
 
     On a CPU it stops as soon as the tolerance is met. On an accelerator that would mean waiting
     for it in every iteration, so there all `iterations` are launched, and those after convergence
@@ -42,25 +42,22 @@ class ConjugateGradient(Implicit):
         damping: added to the diagonal of H.
     """
 
+    monotone: ClassVar[bool] = False
+
     iterations: int = 20
     tolerance: float = 1e-6
     damping: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ConfigurationError(
-                f"ConjugateGradient(iterations=...) must be at least 1, got {self.iterations}"
-            )
-        for name in ("tolerance", "damping"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(
-                    f"ConjugateGradient({name}=...) must not be negative, got {getattr(self, name)}"
-                )
+        check_whole(self, "iterations", least=1)
+        check_number(self, "tolerance")
+        check_number(self, "damping")
 
     def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
         """Iterate; every update is masked by whether the iteration is still active."""
         v = cotangent
-        x, r, p = zeros_like(v), v, v
+        # Zeros that stay NaN where the right-hand side is: it must not look like an answer.
+        x, r, p = times(v, (0.0,) * len(v)), v, v
         rho = dot(r, r)
         stop = rho * self.tolerance**2
         active, negative = rho > stop, torch.zeros_like(rho, dtype=torch.bool)

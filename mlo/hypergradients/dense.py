@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mlo.errors import MethodError
+from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit, code_of, flat, unflat
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome
@@ -37,6 +38,11 @@ class Dense(Implicit):
     tolerance: float = 1e-6
     limit: int = 5000
 
+    def __post_init__(self) -> None:
+        check_number(self, "damping")
+        check_number(self, "tolerance")
+        check_whole(self, "limit", least=1)
+
     def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
         """Column by column, then one LU factorization."""
         v = flat(cotangent)
@@ -55,6 +61,7 @@ class Dense(Implicit):
         pivots = factors.diagonal().abs()
         singular = pivots.min() <= size * torch.finfo(v.dtype).eps * pivots.max()
         solution = torch.linalg.lu_solve(factors, order, v[:, None])[:, 0]
-        solution = torch.where(singular & (v != 0).any(), torch.nan, solution)
+        # Zero answers zero, whatever the Hessian.
+        solution = torch.where(singular, torch.where((v != 0).any(), torch.nan, v), solution)
         code = torch.where(singular, code_of(Outcome.SINGULAR), 0)
         return Solution(unflat(solution, cotangent), Info(products=size + 1, code=code))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.registry import register
@@ -21,6 +21,8 @@ class Direct(Hypergradient):
     Cost: nothing beyond the direct gradient. Bias: the whole response. Source: the first-order
     variant of DARTS (Liu, Simonyan, Yang, ICLR 2019, section 2.3).
     """
+
+    differentiable: ClassVar[bool] = True
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Nothing depends on the context."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlo.errors import ConfigurationError
 from mlo.hypergradients.base import Hypergradient, Result, State
+from mlo.hypergradients.fields import check_number
 from mlo.hypergradients.implicit import code_of
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome
@@ -45,7 +46,8 @@ class FiniteDifference(Hypergradient):
 
     Args:
         radius: length of the shift; `None` follows the parameters' dtype (0.01, 0.1 under bfloat16
-            autocast and for float16 weights, 1 for bfloat16 weights).
+            autocast around the engine and for float16 weights, 1 for bfloat16 weights). Autocast
+            entered inside a loss cannot be seen from here; give 0.1 yourself.
         scheme: `"central"` or `"forward"`.
         check: take a second difference at half the radius, and report the relative disagreement as
             the residual, with the outcome `inaccurate` above `tolerance`.
@@ -62,10 +64,9 @@ class FiniteDifference(Hypergradient):
             raise ConfigurationError(
                 f"FiniteDifference(scheme=...) must be 'central' or 'forward', got {self.scheme!r}"
             )
-        if self.radius is not None and not self.radius > 0:
-            raise ConfigurationError(
-                f"FiniteDifference(radius=...) must be positive, got {self.radius}"
-            )
+        if self.radius is not None:
+            check_number(self, "radius", positive=True)
+        check_number(self, "tolerance")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -79,7 +80,8 @@ class FiniteDifference(Hypergradient):
         size = norm(shift)
         radius = self.radius if self.radius is not None else default_radius(condition.params)
         grads = self._difference(condition, shift, size, radius)
-        info = Info(products=2, code=torch.where(size == 0, code_of(Outcome.ZERO), 0))
+        cost = 1 if self.scheme == "forward" else 2
+        info = Info(products=cost, code=torch.where(size == 0, code_of(Outcome.ZERO), 0))
         if self.check:
             half = self._difference(condition, shift, size, radius / 2)
             info = self._compared(grads, half, info)
@@ -113,7 +115,7 @@ class FiniteDifference(Hypergradient):
         size = norm([b for _, b in present])
         residual = torch.where(size > 0, gap / size, gap)
         code = torch.where(residual > self.tolerance, code_of(Outcome.INACCURATE), info.code)
-        return Info(products=4, residual=residual, code=code)
+        return Info(products=2 * info.products, residual=residual, code=code)
 
 
 def default_radius(params: Tensors) -> float:

@@ -29,6 +29,9 @@ class Implicit(Hypergradient):
     """
 
     differentiable: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+    """Whether residuals shrink where the solver converges: one above 1 then means divergence."""
+
     damping: float = 0.0
     tolerance: float = 1e-6
 
@@ -39,11 +42,9 @@ class Implicit(Hypergradient):
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Solve, then take one mixed product."""
         solution = condition.solve(self.solve, cotangent)
-        if condition.attached:
-            mixed = condition.mixed_vjp(solution.adjoint)
-            return Result(negative(mixed), state, solution.info)
         product, mixed = condition.products(solution.adjoint)
-        info = self._judged(solution, product, cotangent)
+        with torch.no_grad():
+            info = self._judged(solution, product, cotangent)
         return Result(negative(mixed), state, info)
 
     def _judged(self, solution: Solution, product: Tensors, v: Tensors) -> Info:
@@ -55,7 +56,8 @@ class Implicit(Hypergradient):
         code = torch.where(
             residual <= self.tolerance, code_of(Outcome.CONVERGED), code_of(Outcome.LIMIT)
         )
-        code = torch.where(residual > 1.0, code_of(Outcome.DIVERGED), code)
+        if self.monotone:
+            code = torch.where(residual > 1.0, code_of(Outcome.DIVERGED), code)
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)
         code = torch.where(residual.isfinite(), code, code_of(Outcome.NONFINITE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from mlo.errors import ConfigurationError
+from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
 from mlo.records import Info
@@ -44,10 +44,10 @@ class Neumann(Implicit):
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.terms < 1:
-            raise ConfigurationError(f"Neumann(terms=...) must be at least 1, got {self.terms}")
-        if self.alpha is not None and not self.alpha > 0:
-            raise ConfigurationError(f"Neumann(alpha=...) must be positive, got {self.alpha}")
+        check_whole(self, "terms", least=1)
+        check_number(self, "tolerance")
+        if self.alpha is not None:
+            check_number(self, "alpha", positive=True)
 
     def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
         """Sum the series: r_{k+1} = r_k - H (alpha r_k), u = sum alpha r_k."""

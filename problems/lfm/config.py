@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from mlo.configuration import RecipeConfig
-from mlo.errors import listed, nearest
-from mlo.hypergradients.registry import methods
+from mlo.devices import find_device
+from mlo.errors import DeviceError, listed, nearest
+from mlo.hypergradients.registry import method_names
 from problems.lfm.settings import Settings
 
 _RATES = Settings()
@@ -66,10 +67,18 @@ class ReweightingConfig(RecipeConfig):
         True, description="trial moves first, as in the paper; else through the real moves"
     )
 
+    @field_validator("device")
+    @classmethod
+    def _usable_device(cls, name: str) -> str:
+        try:
+            return str(find_device(name)) if name != "cpu" else name
+        except DeviceError as error:
+            raise ValueError(str(error)) from error
+
     @field_validator("hypergradient")
     @classmethod
     def _known_method(cls, name: str) -> str:
-        known = sorted(methods())
+        known = method_names()
         if name not in known:
             raise ValueError(f"expected one of {listed(known)}, got '{name}'{nearest(name, known)}")
         return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -48,8 +49,9 @@ class Repetition(NamedTuple):
 
     @property
     def gap(self) -> WeightGap | None:
-        """Mean weights of right and wrong labels; None where all labels are right."""
-        return weight_gap(self.weights, self.corrupted) if self.corrupted.any() else None
+        """Mean weights of right and wrong labels; None where one of the two does not occur."""
+        both = self.corrupted.any() and not self.corrupted.all()
+        return weight_gap(self.weights, self.corrupted) if both else None
 
 
 def run_repetition(config: ReweightingConfig, seed: int, watch: Watch) -> Repetition:
@@ -96,7 +98,7 @@ def _train(
     result = engine.run(
         config.ticks,
         callbacks=callbacks,
-        evaluate={"test": (test, max(1, config.ticks // config.evaluations))},
+        evaluate={"test": (test, math.ceil(config.ticks / config.evaluations))},
         record_every=config.ticks,
     )
     points = [(record.tick + 1, record.metrics) for record in result.evaluations]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -22,10 +23,7 @@ def numbers(repetitions: Sequence[Repetition]) -> dict[str, Any]:
     are those after the last tick.
     """
     by_seed = [_of_seed(repetition) for repetition in repetitions]
-    columns = {
-        kind: {name: [seed[kind][name] for seed in by_seed] for name in by_seed[0][kind]}
-        for kind in ("accuracy", "weight")
-    }
+    columns = {kind: _columns(by_seed, kind) for kind in ("accuracy", "weight")}
     return {
         "mean": {k: {n: statistics.fmean(v) for n, v in c.items()} for k, c in columns.items()},
         "spread": {k: {n: spread(v) for n, v in c.items()} for k, c in columns.items()},
@@ -35,7 +33,16 @@ def numbers(repetitions: Sequence[Repetition]) -> dict[str, Any]:
 
 def spread(values: Sequence[float]) -> float | None:
     """Sample standard deviation; None where there is one value only."""
-    return statistics.stdev(values) if len(values) > 1 else None
+    if len(values) < 2:
+        return None
+    # The statistics module does not take NaN, which a run that diverged leaves behind.
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _columns(by_seed: Sequence[dict[str, Any]], kind: str) -> dict[str, list[float]]:
+    """Name -> the values of those seeds that have one."""
+    names = dict.fromkeys(name for seed in by_seed for name in seed[kind])
+    return {name: [s[kind][name] for s in by_seed if name in s[kind]] for name in names}
 
 
 def table(config: ReweightingConfig, results: dict[str, Any]) -> Table:
@@ -81,7 +88,7 @@ def _of_seed(repetition: Repetition) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any], weights: Sequence[str]) -> list[str]:
     accuracies = [_cell(row["accuracy"][name], 100, 1) for name in NETWORKS]
-    return accuracies + [_cell(row["weight"][name], 1, 3) for name in weights]
+    return accuracies + [_cell(row["weight"].get(name), 1, 3) for name in weights]
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

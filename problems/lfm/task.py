@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlo.errors import ConfigurationError
 from problems.datasets import (
     flip_noise,
     load_digits,
@@ -51,8 +52,7 @@ def make_task(config: ReweightingConfig, seed: int) -> Task:
     )
     train = split.train
     if config.imbalance is not None:
-        tail = long_tail(labels[train], config.imbalance, generator=_generator(seed, "imbalance"))
-        train = train[tail.kept]
+        train = train[_thinned(config.imbalance, labels[train], seed)]
     given, corrupted = _corrupt(config, labels[train], seed)
     data = Task(
         train=(x[train], given),
@@ -60,12 +60,31 @@ def make_task(config: ReweightingConfig, seed: int) -> Task:
         valid=(x[split.validation], labels[split.validation]),
         test=(x[split.test], labels[split.test]),
     )
+    _check_batch("train_batch", config.train_batch, len(data.train[1]), seed)
+    _check_batch("valid_batch", config.valid_batch, len(data.valid[1]), seed)
     return data if config.device == "cpu" else _moved(data, config.device)
 
 
 def part_seed(seed: int, part: str) -> int:
     """Seed of one part of the experiment; parts do not share random numbers."""
     return 1000 * seed + _PARTS.index(part)
+
+
+def _thinned(imbalance: float, labels: Tensor, seed: int) -> Tensor:
+    try:
+        return long_tail(labels, imbalance, generator=_generator(seed, "imbalance")).kept
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"imbalance: {imbalance:g} does not suit these data: {error}"
+        ) from error
+
+
+def _check_batch(setting: str, size: int, examples: int, seed: int) -> None:
+    if size > examples:
+        raise ConfigurationError(
+            f"{setting}: expected at most {examples}, the examples that seed {seed} leaves for it, "
+            f"got {size}; choose a smaller batch"
+        )
 
 
 def _corrupt(config: ReweightingConfig, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

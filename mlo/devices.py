@@ -1,0 +1,24 @@
+"""Devices by name, made sure of before anything is moved there."""
+
+from __future__ import annotations
+
+import torch
+
+from mlo.errors import DeviceError
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """The device of that name, where it is usable here.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    try:
+        # A tensor on it, since a name alone does not say whether the device is there.
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(
+            f"device {str(device)!r} cannot be used here ({reason}); use 'cpu', or 'cuda' where "
+            "torch.cuda.is_available()"
+        ) from error
