@@ -129,7 +129,7 @@ def graph(words: Sequence[str]) -> None:
     parser = _subparser("graph", "Draw the dependency graph of a recipe.")
     parser.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
     recipe, config, options = _configured(parser, words)
-    drawn = recipe.engine(config, 0).graph
+    drawn = recipe.engine(config, config.first_seed).graph
     _print(rich.console.Console(), drawn.to_mermaid() if options.mermaid else str(drawn))
 
 

@@ -25,11 +25,18 @@ class RecipeConfig(BaseModel):
 
     Attributes:
         seeds: how often the whole experiment is repeated.
+        first_seed: the seed of the first repetition; the others follow it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seeds: int = Field(1, ge=1, description="repetitions, with the seeds 0 to N-1")
+    seeds: int = Field(1, ge=1, description="repetitions, each with a seed of its own")
+    first_seed: int = Field(0, ge=0, description="seed of the first repetition")
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds of all repetitions."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @model_validator(mode="before")
     @classmethod

@@ -94,7 +94,7 @@ class Recipe(abc.ABC, Generic[ConfigT]):
 
         Builds the program of the first repetition; override it where that is expensive.
         """
-        self.engine(config, 0)
+        self.engine(config, config.first_seed)
 
     @abc.abstractmethod
     def run(self, config: ConfigT, job: Job) -> Results:

@@ -17,8 +17,8 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def norm(a: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm."""
-    return dot(a, a).sqrt()
+    """The Euclidean norm, in float32 or better."""
+    return torch.nn.utils.get_total_norm([widened(x) for x in a])
 
 
 def add_scaled(a: Sequence[Tensor], scale: Tensor | float, b: Sequence[Tensor]) -> Tensors:

@@ -18,7 +18,7 @@ _RATES = Settings()
 class ReweightingConfig(RecipeConfig):
     """Data, networks, rates and method of one reweighting experiment."""
 
-    seeds: int = Field(3, ge=1, description="repetitions, with the seeds 0 to N-1")
+    seeds: int = Field(3, ge=1, description="repetitions, each with a seed of its own")
     ticks: int = Field(400, ge=1, description="batches that every network is trained on")
     evaluations: int = Field(20, ge=1, description="points of the accuracy curves")
     device: str = Field("cpu", description="where to compute, such as cpu or cuda")

@@ -37,7 +37,7 @@ class LFMReweighting(Recipe[ReweightingConfig]):
             def watch(seed: int, run: str) -> tuple[Callback, ...]:
                 return job.callbacks(f"seed {seed}, {run}", board)
 
-            for seed in range(config.seeds):
+            for seed in config.seed_range:
                 repetition = run_repetition(config, seed, functools.partial(watch, seed))
                 repetitions.append(repetition)
         results = numbers(repetitions)
