@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import networkx as nx
 
 from mlo.errors import GraphError, listed
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,20 @@ class Node:
     retained: str = ""
 
 
+def _remembered(method: Callable[[DependencyGraph, str], T]) -> Callable[[DependencyGraph, str], T]:
+    """Find the answer for each name once; it is kept with the graph and goes with it."""
+
+    @functools.wraps(method)
+    def remembering(self: DependencyGraph, name: str) -> T:
+        memory = self._memory.setdefault(method.__name__, {})
+        if name not in memory:
+            memory[name] = method(self, name)
+        answer: T = memory[name]
+        return answer
+
+    return remembering
+
+
 class DependencyGraph:
     """Reads between problems, and what follows from them.
 
@@ -48,6 +65,7 @@ class DependencyGraph:
     """
 
     def __init__(self, nodes: Iterable[Node]) -> None:
+        self._memory: dict[str, dict[str, Any]] = {}
         given = list(nodes)
         self.nodes = {node.name: node for node in given}
         twice = [node.name for node in given if self.nodes[node.name] is not node]
@@ -72,7 +90,7 @@ class DependencyGraph:
         """All problems, lowest first."""
         return tuple(self.nodes)
 
-    @functools.cache  # noqa: B019 - the graph lives as long as its engine
+    @_remembered
     def scope(self, name: str) -> frozenset[str]:
         """The problems below `name` that it reads, at any remove, and that depend on it.
 
@@ -82,7 +100,7 @@ class DependencyGraph:
         depends = _reach(self._read_by[name], self._read_by, below)
         return frozenset(_reach(self._live[name], self._live, depends))
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def support(self, name: str) -> tuple[str, ...]:
         """The problems below `name` that it reads at any remove, by any route; lowest first."""
         below = {n for n in self.nodes if self.level[n] < self.level[name]}
@@ -90,21 +108,21 @@ class DependencyGraph:
         reached = _reach(reads[name], reads, below)
         return tuple(n for n in self.nodes if n in reached)
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def context(self, name: str) -> tuple[str, ...]:
         """What the condition of `name` depends on: read by it or by its scope, and outside both."""
         inside = self.scope(name) | {name}
         read = {r for member in inside for r in self._live[member]}
         return tuple(n for n in self.nodes if n in read and n not in inside)
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def carrying(self, name: str) -> frozenset[str]:
         """The part of its context that a hypergradient through `name` may have to reach."""
         uppers = [upper for upper in self.nodes if name in self.scope(upper)]
         reached = frozenset(uppers).union(*(self.scope(upper) for upper in uppers))
         return reached.intersection(self.context(name))
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def order(self, name: str) -> tuple[str, ...]:
         """The scope of `name`, each problem after those in its context."""
         scope = self.scope(name)
