@@ -48,7 +48,9 @@ def by_name(problems: Sequence[Problem]) -> dict[str, Problem]:
     return named
 
 
-def graph_nodes(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> list[Node]:
+def graph_nodes(
+    problems: Mapping[str, Problem], streams: tuple[str, ...], *, lookahead: bool
+) -> list[Node]:
     """The problems as the graph sees them, every read resolved."""
     for stream in streams:
         if stream in problems or stream == TICK:
@@ -56,10 +58,12 @@ def graph_nodes(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> li
                 f"data stream '{stream}' has the name of "
                 f"{'the present tick' if stream == TICK else 'a problem'}; rename the stream"
             )
-    return [_node(problem, problems, streams) for problem in problems.values()]
+    return [_node(problem, problems, streams, lookahead) for problem in problems.values()]
 
 
-def _node(problem: Problem, problems: Mapping[str, Problem], streams: tuple[str, ...]) -> Node:
+def _node(
+    problem: Problem, problems: Mapping[str, Problem], streams: tuple[str, ...], lookahead: bool
+) -> Node:
     known = (*problems, *streams, TICK)
     for read in problem.reads.names:
         if read not in known:
@@ -92,14 +96,15 @@ def _node(problem: Problem, problems: Mapping[str, Problem], streams: tuple[str,
         tuple(r for r in problem.reads.names if r in streams),
         frozenset(problem.constant),
         type(problem.hypergradient).__name__,
-        _retained(problem.hypergradient),
+        _retained(problem.hypergradient, lookahead),
     )
 
 
-def _retained(method: Hypergradient) -> str:
+def _retained(method: Hypergradient, lookahead: bool) -> str:
+    move = "its trial move while others look at it, else its last" if lookahead else "its last move"
     if "moves" in method.needs:
-        return "its last move: parameters, batch and random state before it"
-    return "batch and random state of its last move"
+        return f"{move}: parameters, batch and random state before it"
+    return f"{move}: batch and random state"
 
 
 def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> None:

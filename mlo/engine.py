@@ -71,7 +71,7 @@ class Engine:
                 "Engine(data=...) must be a mapping from stream names to iterables of batches, got "
                 f"{type(data).__name__}; write {{'train': loader}}"
             )
-        self._program = compile_program(problems, data or {}, target)
+        self._program = compile_program(problems, data or {}, target, lookahead=lookahead)
         timings = {
             name: Timing(p.every, p.repeat, p.warmup) for name, p in self._program.problems.items()
         }
@@ -79,7 +79,7 @@ class Engine:
         self.tick = 0
         self._counts = self.schedule.start()
         self._streams = make_streams(data or {}, target)
-        self._mover = Mover(self._program, self._streams, lookahead=lookahead, retain=retain)
+        self._mover = Mover(self._program, self.schedule, self._streams, retain=retain)
         # Drawn now, as the first thing that a plain loop would draw.
         for stream in self._streams.values():
             stream.present()

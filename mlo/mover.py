@@ -9,6 +9,7 @@ from mlo.advance import advance
 from mlo.moves import Move
 from mlo.program import Program
 from mlo.records import MoveRecord, Response
+from mlo.schedule import Schedule
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
 from mlo.streams import Stream
@@ -23,17 +24,22 @@ class Mover:
 
     Args:
         program: the compiled declaration.
+        schedule: who moves when.
         streams: where batches come from.
-        lookahead: see `Engine`.
         retain: see `Engine`.
     """
 
     def __init__(
-        self, program: Program, streams: Mapping[str, Stream], *, lookahead: bool, retain: bool
+        self,
+        program: Program,
+        schedule: Schedule,
+        streams: Mapping[str, Stream],
+        *,
+        retain: bool,
     ) -> None:
         self.program = program
+        self.schedule = schedule
         self.streams = streams
-        self.lookahead = lookahead
         self.retain = retain
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
@@ -54,22 +60,34 @@ class Mover:
         """
         problem = self.program.problems[name]
         params = list(self.program.variables[name].values())
-        wanted = any(name in self.program.graph.scope(upper) for upper in later)
+        graph = self.program.graph
+        wanted = any(name in graph.scope(upper) for upper in later)
+        lookahead = self.schedule.lookahead
+        # With look-ahead, those above always see a trial move of a problem that is always due.
+        remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
-            sweep = self._sweep(name, tick, due, kept=last)
+            kept = last and remembered
+            sweep = self._sweep(name, tick, due, kept=kept)
             setting = self._setting(name, tick, update)
-            graph = self.retain and last and wanted and not self.lookahead
             gradient, move = advance(
-                sweep, name, setting, problem.optimizer, params, graph=graph, kept=last
+                sweep,
+                name,
+                setting,
+                problem.optimizer,
+                params,
+                graph=self.retain and kept and wanted and not lookahead,
+                kept=kept,
             )
             self._snapshots.pop(name, None)
             self._moved.add(name)
             self.states.update(sweep.states)
             objective = self.program.objectives[name]
             objective.write_buffers(gradient.evaluation, (name, *problem.updates_buffers))
-            if last and name in self.program.graph.responding:
-                self._remember(name, move, sweep)
+            if last and name in graph.responding:
+                self._observe(name, move, sweep)
+            if kept:
+                self.moves[name] = move
             rate = float(problem.optimizer.param_groups[0].get("lr", 1.0))
             self._schedulers.step(problem, gradient.evaluation, last=last)
             yield _record(name, tick, gradient, rate, sweep)
@@ -124,7 +142,8 @@ class Mover:
         trials: set[str] = set()
         answering = set(graph.scope(name))
         for lower in reversed(graph.support(name)):
-            ahead = self.lookahead and (due is None or lower in due) and lower not in self._moved
+            moves = (due is None or lower in due) and lower not in self._moved
+            ahead = self.schedule.lookahead and moves
             recorded = "moves" in self.program.problems[lower].hypergradient.needs
             if ahead or (recorded and lower in answering and lower not in self.moves):
                 trials.add(lower)
@@ -162,8 +181,8 @@ class Mover:
             self._snapshots[name] = tuple(t.clone() for t in self.program.present(name))
         return self._snapshots[name]
 
-    def _remember(self, name: str, move: Move, sweep: Sweep) -> None:
-        self.moves[name] = move
+    def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
+        """Show a real move to the method of its problem."""
         method = self.program.problems[name].hypergradient
         if name not in self.states:
             self.states[name] = method.init(sweep.condition(name, move))

@@ -68,7 +68,11 @@ class Program:
 
 
 def compile_program(
-    problems: Sequence[Problem], streams: Iterable[str], device: torch.device | None
+    problems: Sequence[Problem],
+    streams: Iterable[str],
+    device: torch.device | None,
+    *,
+    lookahead: bool,
 ) -> Program:
     """Check a declaration and make the objects that a run needs.
 
@@ -78,7 +82,7 @@ def compile_program(
     """
     named = by_name(problems)
     streams = tuple(streams)
-    graph = DependencyGraph(graph_nodes(named, streams))
+    graph = DependencyGraph(graph_nodes(named, streams, lookahead=lookahead))
     check_streams(named, streams)
     variables = {name: problem.variables() for name, problem in named.items()}
     check_sharing(named, variables)

@@ -72,6 +72,13 @@ class Schedule:
                 due.append(name)
         return Plan(tick, self._ordered(due), self.draws(due), after)
 
+    def always_due(self, name: str) -> bool:
+        """Whether `name` moves in every tick."""
+        timing = self.timings[name]
+        below = self._below(name)
+        steady = timing.every == 1 and timing.warmup == 0
+        return steady and (not below or any(self.always_due(r) for r in below))
+
     def draws(self, names: list[str] | tuple[str, ...]) -> dict[str, int]:
         """Stream -> batches that a tick draws when the problems called `names` move in it."""
         draws: dict[str, int] = {}
@@ -81,9 +88,12 @@ class Schedule:
         return draws
 
     def _triggered(self, name: str, moved: list[str]) -> bool:
-        level = self.graph.level
-        below = [r for r in self.graph.nodes[name].reads if level[r] < level[name]]
+        below = self._below(name)
         return not below or any(r in moved for r in below)
+
+    def _below(self, name: str) -> list[str]:
+        level = self.graph.level
+        return [r for r in self.graph.nodes[name].reads if level[r] < level[name]]
 
     def _ordered(self, due: list[str]) -> tuple[str, ...]:
         if not self.lookahead:

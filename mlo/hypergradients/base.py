@@ -61,7 +61,10 @@ class Hypergradient(abc.ABC):
         return None
 
     def observe(self, move: Move, state: State) -> State:
-        """The state after a real move of the problem. Default: unchanged."""
+        """The state after a real move of the problem. Default: unchanged.
+
+        The move is recorded in full where somebody may differentiate through it later.
+        """
         return state
 
     @abc.abstractmethod
