@@ -101,6 +101,17 @@ def test_a_plan_depends_on_the_tick_and_the_counts_alone(table):
 
 @FIXED
 @given(tables())
+def test_who_is_always_due_moves_in_every_tick(table):
+    made, moved = schedule(table), simulated(table)
+    for name in table:
+        if made.always_due(name):
+            assert moved[name] == list(range(TICKS))
+    steady = {name: Turn(turn.reads) for name, turn in table.items()}
+    assert all(map(schedule(steady).always_due, table))
+
+
+@FIXED
+@given(tables())
 def test_with_lookahead_uppers_move_first_and_the_highest_first(table):
     made = schedule(table, lookahead=True)
     level = {name: i for i, name in enumerate(table)}
