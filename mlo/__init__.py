@@ -2,6 +2,7 @@
 
 from mlo import errors
 from mlo.callbacks.base import Callback, Stop
+from mlo.condition import Condition
 from mlo.engine import Engine
 from mlo.errors import MloError
 from mlo.graph import DependencyGraph
@@ -19,22 +20,26 @@ from mlo.hypergradients import (
     methods,
     register,
 )
+from mlo.moves import Move
 from mlo.problem import Problem
 from mlo.records import (
     EvaluationRecord,
     Info,
     MoveRecord,
     Outcome,
+    ResponseRecord,
     RunResult,
+    StartRecord,
     Status,
     TickRecord,
 )
-from mlo.solve import Solution
+from mlo.solve import LinearSolution
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Callback",
+    "Condition",
     "ConjugateGradient",
     "Dense",
     "DependencyGraph",
@@ -45,15 +50,18 @@ __all__ = [
     "Hypergradient",
     "Implicit",
     "Info",
+    "LinearSolution",
     "MloError",
+    "Move",
     "MoveRecord",
     "Neumann",
     "OneStep",
     "Outcome",
     "Problem",
+    "ResponseRecord",
     "Result",
     "RunResult",
-    "Solution",
+    "StartRecord",
     "Status",
     "Stop",
     "TickRecord",

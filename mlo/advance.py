@@ -65,7 +65,7 @@ def advance(
     reads = {read: sweep.values[read] for read in program.graph.nodes[name].reads}
     before = sweep.values[name]
     return gradient, Move(
-        setting, rate, before, reads, step, projection, gradient.graph, gradient.context
+        setting, rate, before, reads, step, projection, gradient.graph, gradient.context_gradient
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlo.errors import (
     DeclarationError,
@@ -121,6 +122,14 @@ def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> 
             raise DeclarationError(
                 f"problem '{problem.name}': scheduler_every='{problem.scheduler_every}' is no data "
                 f"stream{nearest(problem.scheduler_every, streams)} (streams: {listed(streams)})",
+                problem=problem.name,
+            )
+        wants_metric = isinstance(problem.scheduler, ReduceLROnPlateau)
+        if problem.scheduler_metric != "loss" and not wants_metric:
+            raise DeclarationError(
+                f"problem '{problem.name}': scheduler_metric='{problem.scheduler_metric}' is for a "
+                f"scheduler that wants a metric, got {type(problem.scheduler).__name__}; use "
+                "ReduceLROnPlateau, or leave scheduler_metric= out",
                 problem=problem.name,
             )
         if problem.scheduler_every is not None and problem.scheduler is None:

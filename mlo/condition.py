@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mlo.differentiation import differentiate
+from mlo.errors import MethodError
 from mlo.moves import Move
-from mlo.solve import LinearSolver, Solution, differentiable_solve
+from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import dot, filled
 
@@ -27,7 +28,7 @@ Objective = Callable[[Tensors, Tensors], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class Linearization:
     """A gradient with its graph: g at leaves w and c."""
 
     params: Tensors
@@ -56,7 +57,7 @@ class Condition:
         problem: str,
         learning_rate: tuple[float | Tensor, ...],
         move: Move | None = None,
-        graph: Graph | None = None,
+        graph: Linearization | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -99,26 +100,47 @@ class Condition:
             loss = self.objective(tuple(p.detach() for p in params), context)
             return differentiate(self.problem, [loss], context)
 
+    def move_context_gradient(self) -> PartialTensors:
+        """``df/dc`` where the recorded move was made, from its own pass.
+
+        Raises:
+            MethodError: the method has not declared that it needs "context_gradient".
+        """
+        if self.move is None or self.move.context_gradient is None:
+            raise MethodError(
+                f"problem '{self.problem}': its hypergradient method asks for the context's "
+                'gradient at the move, which was not recorded; declare needs = {"moves", '
+                '"context_gradient"}',
+                problem=self.problem,
+            )
+        return self.move.context_gradient
+
     def update_vjp(self, v: Sequence[Tensor]) -> Tensors:
-        """``D v`` with D the derivative of the recorded move with respect to its gradient."""
-        assert self.move is not None
+        """``D v`` with D the derivative of the recorded move with respect to its gradient.
+
+        Raises:
+            MethodError: the method has not declared that it needs "moves" and "optimizer".
+        """
+        if self.move is None or self.move.step is None or self.move.step.derivative is None:
+            raise MethodError(
+                f"problem '{self.problem}': its hypergradient method asks for the derivative of "
+                'the update, which was not recorded; declare needs = {"moves", "optimizer"}',
+                problem=self.problem,
+            )
         return self.move.update_vjp(tuple(v))
 
     def curvature_vjp(self, u: Sequence[Tensor], z: Sequence[Tensor]) -> PartialTensors:
         """``d<z, H(w, c) u> / d(w, c)``: third derivatives, for solves that are differentiated."""
         with torch.enable_grad():
-            leaves = _views if self.attached else _leaves
-            params, context = leaves(self.params), leaves(self.context)
-            loss = self.objective(params, context)
-            gradient = differentiate(self.problem, [loss], params, create_graph=True)
-            pairs = [(g, x) for g, x in zip(gradient, u, strict=True) if g is not None]
-            outputs, cotangents = [g for g, _ in pairs], [x for _, x in pairs]
-            hu = differentiate(self.problem, outputs, params, cotangents, create_graph=True)
-            inner = dot(filled(hu, params), z)
-            wrt = (*params, *context)
+            graph = self._linearized()
+            hu = differentiate(
+                self.problem, graph.gradient, graph.params, u, create_graph=True, retain_graph=True
+            )
+            inner = dot(filled(hu, graph.params), z)
+            wrt = (*graph.params, *graph.context)
             return differentiate(self.problem, [inner], wrt, create_graph=self.attached)
 
-    def solve(self, solver: LinearSolver, v: Sequence[Tensor]) -> Solution:
+    def solve(self, solver: LinearSolver, v: Sequence[Tensor]) -> LinearSolution:
         """Solve ``(dg/dw)^T u = v``; where a graph is wanted, the solve is differentiable."""
         if not self.attached:
             return solver(self, tuple(v))
@@ -134,25 +156,23 @@ class Condition:
             learning_rate=self.learning_rate,
         )
 
-    def _linearized(self) -> Graph:
+    def _linearized(self) -> Linearization:
         if self._graph is None:
             with torch.enable_grad():
                 leaves = _views if self.attached else _leaves
                 params, context = leaves(self.params), leaves(self.context)
                 loss = self.objective(params, context)
                 gradient = differentiate(self.problem, [loss], params, create_graph=True)
-            self._graph = Graph(params, context, gradient)
+            self._graph = Linearization(params, context, gradient)
         return self._graph
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
         """``(dg/dwrt)^T u`` on the one retained graph."""
-        gradient = self._linearized().gradient
-        pairs = [(g, x) for g, x in zip(gradient, u, strict=True) if g is not None]
         return differentiate(
             self.problem,
-            [g for g, _ in pairs],
+            self._linearized().gradient,
             wrt,
-            [x for _, x in pairs],
+            u,
             create_graph=self.attached,
             retain_graph=True,
         )

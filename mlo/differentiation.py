@@ -18,7 +18,7 @@ from mlo.types import PartialTensors
 
 def differentiate(
     problem: str,
-    outputs: Sequence[Tensor],
+    outputs: Sequence[Tensor | None],
     inputs: Sequence[Tensor],
     cotangents: Sequence[Tensor] | None = None,
     *,
@@ -32,8 +32,9 @@ def differentiate(
         CheckpointingError: the loss uses reentrant activation checkpointing.
     """
     if cotangents is None:
-        cotangents = [torch.ones_like(o) for o in outputs]
-    active = [(o, v) for o, v in zip(outputs, cotangents, strict=True) if o.requires_grad]
+        cotangents = [torch.ones_like(o) for o in outputs if o is not None]
+    pairs = zip(outputs, cotangents, strict=True)
+    active = [(o, v) for o, v in pairs if o is not None and o.requires_grad]
     leaves = [x for x in inputs if x.requires_grad]
     if not active or not leaves:
         return (None,) * len(inputs)
@@ -52,7 +53,7 @@ def differentiate(
             raise
         raise translated from error
     if create_graph:
-        check_twice_differentiable(problem, outputs, leaves, found)
+        check_twice_differentiable(problem, [o for o, _ in active], leaves, found)
     grads = iter(found)
     return tuple(next(grads) if x.requires_grad else None for x in inputs)
 

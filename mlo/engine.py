@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlo.callbacks.base import Watchers
 from mlo.devices import find_device
-from mlo.errors import DeclarationError, HypergradientWarning, nearest
+from mlo.errors import DeclarationError, HypergradientWarning, listed, nearest
 from mlo.graph import DependencyGraph
 from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
@@ -139,7 +139,8 @@ class Engine:
         """
         if name not in self.problems:
             raise DeclarationError(
-                f"hypergradient('{name}'): no problem is called that{nearest(name, self.problems)}"
+                f"hypergradient('{name}'): no problem is called that"
+                f"{nearest(name, self.problems)} (problems: {listed(self.problems)})"
             )
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
@@ -167,8 +168,8 @@ class Engine:
 
         Args:
             ticks: how many ticks.
-            epochs: epochs of the first stream that the lowest problem with data reads; that stream
-                must have a length. Give either this or `ticks`.
+            epochs: epochs of the first stream that has a length, from the lowest problem on. Give
+                either this or `ticks`.
             callbacks: what watches the run (see `mlo.Callback`); they are called in this order.
             evaluate: name -> (function, n): called after every n-th tick and after the last one.
                 The function's argument names are the problems whose modules it is handed, in
@@ -206,14 +207,20 @@ class Engine:
             raise DeclarationError(
                 "Engine.run(epochs=...) needs a data stream with a length; use ticks="
             )
-        name, length = sized[0].name, sized[0].length or 1
+        name, length = sized[0].name, sized[0].length
+        assert length is not None
         return self._ticks_until(name, (sized[0].epochs + _at_least_one("epochs", epochs)) * length)
 
     def _ticks_until(self, stream: str, batches: int) -> int:
         """Ticks until `stream` has given `batches` batches: the schedule played ahead."""
         used, ticks, counts = self._streams[stream].used, 0, dict(self._counts)
         idle = 0
-        while used < batches and idle < 10**6:
+        while used < batches:
+            if idle == 10**6:
+                raise DeclarationError(
+                    f"Engine.run(epochs=...): stream '{stream}' is not drawn in a million ticks; "
+                    "use ticks=, or a shorter warmup= or every="
+                )
             plan = self.schedule.plan(self.tick + ticks, counts)
             drawn = plan.draws.get(stream, 0)
             idle = 0 if drawn else idle + 1

@@ -173,6 +173,13 @@ class Objective:
                 f"{{metric: value}}), got a scalar and a {type(metrics).__name__}; name the metric",
                 problem=self.problem,
             )
+        for key, metric in metrics.items():
+            if not isinstance(metric, Tensor | int | float):
+                raise LossError(
+                    f"problem '{self.problem}': metric '{key}' of its loss must be a tensor or a "
+                    f"number, got {type(metric).__name__} {metric!r}; leave it out or convert it",
+                    problem=self.problem,
+                )
         # Clones: a loss or metric may share memory with a parameter that moves on.
         own = {k: m.detach().clone() if isinstance(m, Tensor) else m for k, m in metrics.items()}
         return loss, own

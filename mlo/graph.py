@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import networkx as nx
@@ -79,10 +79,8 @@ class DependencyGraph:
             name: tuple(r for r in node.reads if r != name and r not in node.constant)
             for name, node in self.nodes.items()
         }
-        self._read_by: dict[str, list[str]] = {name: [] for name in self.nodes}
-        for name, reads in self._live.items():
-            for read in reads:
-                self._read_by[read].append(name)
+        reads = {name: node.reads for name, node in self.nodes.items()}
+        self._edges, self._live_edges = _reading(reads), _reading(self._live)
         self._check()
 
     @property
@@ -96,16 +94,14 @@ class DependencyGraph:
 
         These, and no others, respond to its parameters; every path runs below `name`.
         """
-        below = {n for n in self.nodes if self.level[n] < self.level[name]}
-        depends = _reach(self._read_by[name], self._read_by, below)
-        return frozenset(_reach(self._live[name], self._live, depends))
+        below = self._live_edges.subgraph([*self._lower(name), name])
+        depends = nx.descendants(below, name)
+        return frozenset(nx.ancestors(below.subgraph([*depends, name]), name))
 
     @_remembered
     def support(self, name: str) -> tuple[str, ...]:
         """The problems below `name` that it reads at any remove, by any route; lowest first."""
-        below = {n for n in self.nodes if self.level[n] < self.level[name]}
-        reads = {n: self.nodes[n].reads for n in self.nodes}
-        reached = _reach(reads[name], reads, below)
+        reached = nx.ancestors(self._edges.subgraph([*self._lower(name), name]), name)
         return tuple(n for n in self.nodes if n in reached)
 
     @_remembered
@@ -185,6 +181,9 @@ class DependencyGraph:
 
         return as_mermaid(self)
 
+    def _lower(self, name: str) -> list[str]:
+        return [n for n in self.nodes if self.level[n] < self.level[name]]
+
     def _check(self) -> None:
         for name, node in self.nodes.items():
             others = [n for n in self.nodes.values() if n is not node]
@@ -214,15 +213,9 @@ def _unanswered(graph: DependencyGraph, node: Node) -> str:
     )
 
 
-def _reach(
-    start: Iterable[str], edges: dict[str, list[str]] | dict[str, tuple[str, ...]], within: set[str]
-) -> set[str]:
-    """Nodes of `within` that are reached from `start` along `edges` without leaving `within`."""
-    seen: set[str] = set()
-    todo = [n for n in start if n in within]
-    while todo:
-        node = todo.pop()
-        if node not in seen:
-            seen.add(node)
-            todo.extend(n for n in edges[node] if n in within)
-    return seen
+def _reading(reads: Mapping[str, Iterable[str]]) -> nx.DiGraph[str]:
+    """Edges j -> i where i reads j."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(reads)
+    graph.add_edges_from((j, i) for i, others in reads.items() for j in others if j != i)
+    return graph

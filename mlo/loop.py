@@ -19,7 +19,6 @@ from mlo.records import (
     StartRecord,
     Status,
     TickRecord,
-    plain_metrics,
 )
 
 Step = Callable[[Callable[[MoveRecord], None]], TickRecord]
@@ -64,8 +63,8 @@ class Evaluations:
             returned = reads.call(function, modules)
         metrics = returned if isinstance(returned, Mapping) else {name: returned}
         try:
-            plain = plain_metrics(metrics)
-        except (TypeError, ValueError) as error:
+            plain = {key: float(value) for key, value in metrics.items()}
+        except (TypeError, ValueError, RuntimeError) as error:
             raise EvaluationError(
                 f"evaluation '{name}' must return a number or {{metric: number}}, got {returned!r}"
             ) from error

@@ -22,11 +22,7 @@ def preserved_modes(modules: Iterable[nn.Module]) -> Iterator[None]:
 @contextlib.contextmanager
 def in_modes(parts: Sequence[nn.Module], modes: Sequence[bool]) -> Iterator[None]:
     """The given parts in the given modes inside, and as they were afterwards."""
-    before = [part.training for part in parts]
-    try:
+    with preserved_modes(parts):
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
         yield
-    finally:
-        for part, mode in zip(parts, before, strict=True):
-            part.training = mode

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from mlo.advance import advance
 from mlo.moves import Move
 from mlo.program import Program
-from mlo.records import MoveRecord, Response
+from mlo.records import MoveRecord, ResponseRecord
 from mlo.schedule import Schedule
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
@@ -63,7 +66,7 @@ class Mover:
         graph = self.program.graph
         wanted = any(name in graph.scope(upper) for upper in later)
         lookahead = self.schedule.lookahead
-        # With look-ahead, those above always see a trial move of a problem that is always due.
+        # With lookahead, those above always see a trial move of a problem that is always due.
         remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
@@ -88,11 +91,11 @@ class Mover:
                 self._observe(name, move, sweep)
             if kept:
                 self.moves[name] = move
-            rate = float(problem.optimizer.param_groups[0].get("lr", 1.0))
+            rate = float(problem.optimizer.param_groups[0].get("lr", math.nan))
             self._schedulers.step(problem, gradient.evaluation, last=last)
             yield _record(name, tick, gradient, rate, sweep)
 
-    def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[Response]]:
+    def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[ResponseRecord]]:
         """The total gradient of `name` and what it went through; nothing moves."""
         sweep = self._sweep(name, tick, None, kept=False)
         values = sweep.gradient(name, self._setting(name, tick, -1)).values
@@ -184,9 +187,10 @@ class Mover:
     def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
         """Show a real move to the method of its problem."""
         method = self.program.problems[name].hypergradient
-        if name not in self.states:
-            self.states[name] = method.init(sweep.condition(name, move))
-        self.states[name] = method.observe(move, self.states[name])
+        with torch.no_grad():  # states are plain tensors
+            if name not in self.states:
+                self.states[name] = method.init(sweep.condition(name, move))
+            self.states[name] = method.observe(move, self.states[name])
 
 
 def _record(

@@ -15,7 +15,7 @@ from mlo.update import Projection, Step
 from mlo.vectors import filled, times
 
 if TYPE_CHECKING:
-    from mlo.condition import Graph
+    from mlo.condition import Linearization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Move:
     reads: Values = dataclasses.field(default_factory=dict)
     step: Step | None = None
     projection: Projection | None = None
-    graph: Graph | None = None
+    graph: Linearization | None = None
     context_gradient: PartialTensors | None = None
 
     def update_vjp(self, v: Tensors) -> Tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -51,9 +52,9 @@ class Program:
         return tuple(p.detach() for p in self.variables[name].values())
 
     def learning_rate(self, name: str) -> tuple[float | Tensor, ...]:
-        """The present learning rate of each variable."""
+        """The present learning rate of each variable; NaN where its optimizer has none."""
         groups = self.problems[name].optimizer.param_groups
-        rates = {id(p): group.get("lr", 1.0) for group in groups for p in group["params"]}
+        rates = {id(p): group.get("lr", math.nan) for group in groups for p in group["params"]}
         return tuple(rates[id(p)] for p in self.variables[name].values())
 
     def projection(self, name: str) -> Projection | None:

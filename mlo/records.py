@@ -40,6 +40,11 @@ class Outcome(enum.Enum):
 OUTCOMES = tuple(Outcome)
 
 
+def code_of(outcome: Outcome) -> int:
+    """The index of an outcome in `OUTCOMES`."""
+    return OUTCOMES.index(outcome)
+
+
 @dataclasses.dataclass(frozen=True)
 class Info:
     """How one vector-inverse-Hessian product went.
@@ -70,7 +75,7 @@ class Info:
 
 
 @dataclasses.dataclass(frozen=True)
-class Response:
+class ResponseRecord:
     """One response that a move differentiated through: whose, by which method, and how it went."""
 
     problem: str
@@ -98,7 +103,7 @@ class MoveRecord:
     metrics: Mapping[str, Tensor | float]
     gradient_norm: Tensor
     learning_rate: float
-    responses: tuple[Response, ...] = ()
+    responses: tuple[ResponseRecord, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The record as plain numbers, ready for JSON."""

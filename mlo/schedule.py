@@ -53,6 +53,10 @@ class Schedule:
         self.graph = graph
         self.timings = dict(timings)
         self.lookahead = lookahead
+        self._steady: list[str] = []
+        for name, timing in self.timings.items():
+            if timing.every == 1 and timing.warmup == 0 and self._triggered(name, self._steady):
+                self._steady.append(name)
 
     def start(self) -> dict[str, int]:
         """The counts before the first tick."""
@@ -74,10 +78,7 @@ class Schedule:
 
     def always_due(self, name: str) -> bool:
         """Whether `name` moves in every tick."""
-        timing = self.timings[name]
-        below = self._below(name)
-        steady = timing.every == 1 and timing.warmup == 0
-        return steady and (not below or any(self.always_due(r) for r in below))
+        return name in self._steady
 
     def draws(self, names: list[str] | tuple[str, ...]) -> dict[str, int]:
         """Stream -> batches that a tick draws when the problems called `names` move in it."""
@@ -88,12 +89,9 @@ class Schedule:
         return draws
 
     def _triggered(self, name: str, moved: list[str]) -> bool:
-        below = self._below(name)
-        return not below or any(r in moved for r in below)
-
-    def _below(self, name: str) -> list[str]:
         level = self.graph.level
-        return [r for r in self.graph.nodes[name].reads if level[r] < level[name]]
+        below = [r for r in self.graph.nodes[name].reads if level[r] < level[name]]
+        return not below or any(r in moved for r in below)
 
     def _ordered(self, due: list[str]) -> tuple[str, ...]:
         if not self.lookahead:
@@ -114,9 +112,9 @@ class Schedule:
 
     def __str__(self) -> str:
         """One line a problem."""
-        lines = [f"order: {'look-ahead' if self.lookahead else 'lowest problem first'}"]
+        lines = [f"order: {'lookahead' if self.lookahead else 'lowest problem first'}"]
         for name, t in self.timings.items():
-            words = [f"every {t.every} tick(s)", f"{t.repeat} update(s)"]
-            words += [f"after {t.warmup} tick(s)"] if t.warmup else []
+            words = [f"every {t.every} ticks", f"{t.repeat} updates"]
+            words += [f"after {t.warmup} ticks"] if t.warmup else []
             lines.append(f"{name}: {', '.join(words)}")
         return "\n".join(lines)

@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution:
+class LinearSolution:
     """An adjoint u and how it was found."""
 
     adjoint: Tensors
     info: Info = dataclasses.field(default_factory=Info)
 
 
-LinearSolver: TypeAlias = "Callable[[Condition, Tensors], Solution]"
+LinearSolver: TypeAlias = "Callable[[Condition, Tensors], LinearSolution]"
 """solver(condition, v) -> u with ``(dg/dw)^T u = v``; called without a graph."""
 
 
-def differentiable_solve(condition: Condition, solver: LinearSolver, v: Tensors) -> Solution:
+def differentiable_solve(condition: Condition, solver: LinearSolver, v: Tensors) -> LinearSolution:
     """Solve with a graph, so that the result can be differentiated again."""
     found: list[Info] = []
     adjoint = _LinearSolve.apply(  # type: ignore[no-untyped-call]
         condition, solver, found, len(v), *v, *condition.params, *condition.context
     )
-    return Solution(tuple(adjoint), found[0])
+    return LinearSolution(tuple(adjoint), found[0])
 
 
 class _LinearSolve(torch.autograd.Function):

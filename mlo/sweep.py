@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlo.condition import Condition, Graph
+from mlo.condition import Condition, Linearization
 from mlo.differentiation import differentiate
 from mlo.errors import MethodError
 from mlo.evaluation import Evaluation
 from mlo.hypergradients import Hypergradient, Result
 from mlo.moves import Move
 from mlo.program import Program
-from mlo.records import Response
+from mlo.records import ResponseRecord
 from mlo.response import respond
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
@@ -31,8 +31,8 @@ class Gradient:
 
     values: PartialTensors
     evaluation: Evaluation
-    graph: Graph | None = None
-    context: PartialTensors | None = None
+    graph: Linearization | None = None
+    context_gradient: PartialTensors | None = None
 
 
 class Sweep:
@@ -56,7 +56,7 @@ class Sweep:
         self.values = dict(values)
         self.moves = dict(moves)
         self.states = dict(states)
-        self.responses: list[Response] = []
+        self.responses: list[ResponseRecord] = []
 
     def gradient(
         self, name: str, setting: Setting, *, graph: bool = False, context: bool = False
@@ -81,7 +81,7 @@ class Sweep:
             wrt = (*own, *outside) if context else own
             grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
         values, rest = grads[: len(own)], grads[len(own) :]
-        kept = Graph(own, outside, values) if graph else None
+        kept = Linearization(own, outside, values) if graph else None
         return Gradient(values, evaluation, kept, rest if context else None)
 
     def total(
@@ -128,11 +128,14 @@ class _Site:
     ) -> PartialTensors:
         condition = self.condition(params, context, needed)
         if self.name not in self.sweep.states:
-            self.sweep.states[self.name] = self.method.init(condition)
+            with torch.no_grad():  # states are plain tensors
+                self.sweep.states[self.name] = self.method.init(condition)
         result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
         _check_result(self.name, self.method, result, sum(needed))
         self.sweep.states[self.name] = result.state
-        self.sweep.responses.append(Response(self.name, type(self.method).__name__, result.info))
+        self.sweep.responses.append(
+            ResponseRecord(self.name, type(self.method).__name__, result.info)
+        )
         grads = iter(result.grads)
         return tuple(next(grads) if need else None for need in needed)
 
@@ -186,7 +189,7 @@ def _grouped(
     return grouped
 
 
-def _restricted(graph: Graph | None, index: Sequence[int]) -> Graph | None:
+def _restricted(graph: Linearization | None, index: Sequence[int]) -> Linearization | None:
     if graph is None:
         return None
     return dataclasses.replace(graph, context=tuple(graph.context[i] for i in index))

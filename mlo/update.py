@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -106,10 +106,13 @@ def trial_copy(
     """A copy of `optimizer` that steps copies of `params` standing at `values`."""
     copies = [nn.Parameter(v.detach().clone(memory_format=torch.preserve_format)) for v in values]
     twin = {id(p): c for p, c in zip(params, copies, strict=True)}
-    trial = copy.copy(optimizer)
+    trial = object.__new__(type(optimizer))
+    trial.__dict__.update(optimizer.__dict__)
     # A scheduler hangs a wrapper around the live optimizer's `step` on the instance.
     trial.__dict__.pop("step", None)
-    trial.__dict__.update({k: v for k, v in optimizer.__dict__.items() if k != "step"})
+    # The user's hooks belong to real steps.
+    for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
+        trial.__dict__[hooks] = OrderedDict()
     trial.param_groups = [
         {**group, "params": [twin[id(p)] for p in group["params"] if id(p) in twin]}
         for group in optimizer.param_groups

@@ -22,18 +22,15 @@ def norm(a: Sequence[Tensor]) -> Tensor:
 
 
 def add_scaled(a: Sequence[Tensor], scale: Tensor | float, b: Sequence[Tensor]) -> Tensors:
-    """``a + scale * b``."""
+    """``a + scale * b``, in the dtypes of `a`."""
+    if isinstance(scale, Tensor):
+        return tuple(x + scale.to(x.dtype) * y for x, y in zip(a, b, strict=True))
     return tuple(x + scale * y for x, y in zip(a, b, strict=True))
 
 
 def times(a: Sequence[Tensor], b: Sequence[Tensor | float]) -> Tensors:
     """The elementwise product."""
     return tuple(x * y for x, y in zip(a, b, strict=True))
-
-
-def where(condition: Tensor, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensors:
-    """`a` where the 0-dim condition holds, else `b`."""
-    return tuple(torch.where(condition, x, y) for x, y in zip(a, b, strict=True))
 
 
 def zeros_like(a: Sequence[Tensor]) -> Tensors:
@@ -54,3 +51,14 @@ def filled(a: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensors:
 def widened(x: Tensor) -> Tensor:
     """`x` in float32 or better."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def flat(tensors: Tensors) -> Tensor:
+    """All entries in one vector."""
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def unflat(vector: Tensor, like: Tensors) -> Tensors:
+    """The inverse of `flat`."""
+    parts = vector.split([t.numel() for t in like])
+    return tuple(p.reshape(t.shape) for p, t in zip(parts, like, strict=True))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlo.callbacks.base import Callback
 from mlo.callbacks.board import Board, new_board
-from mlo.records import EvaluationRecord, Response, RunResult, StartRecord, TickRecord
+from mlo.records import EvaluationRecord, ResponseRecord, RunResult, StartRecord, TickRecord
 
 
 class Console(Callback):
@@ -41,7 +41,7 @@ class Console(Callback):
         self._board = board
         self._losses: dict[str, Tensor | None] = {}
         self._metrics: dict[str, Mapping[str, float]] = {}
-        self._responses: tuple[Response, ...] = ()
+        self._responses: tuple[ResponseRecord, ...] = ()
 
     def on_start(self, record: StartRecord) -> None:
         """Open a board for the run, unless it draws on that of a job."""

@@ -40,11 +40,15 @@ class Result:
     info: Info = dataclasses.field(default_factory=Info)
 
 
+NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient"})
+"""What a method may declare to need."""
+
+
 class Hypergradient(abc.ABC):
     """How the problems above differentiate through a problem's solution.
 
     A method is a frozen dataclass of its settings; write `vjp` and nothing else unless it keeps a
-    state. What it needs is declared and checked when an engine is built:
+    state. What it needs is declared; whether it can have that is checked when an engine is built:
 
     - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;

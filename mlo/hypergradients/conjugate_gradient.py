@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from mlo.hypergradients.fields import check_number, check_whole
-from mlo.hypergradients.implicit import Implicit, code_of
+from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome
-from mlo.solve import Solution
+from mlo.records import Info, Outcome, code_of
+from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, dot, times
 
@@ -53,7 +53,7 @@ class ConjugateGradient(Implicit):
         check_number(self, "tolerance")
         check_number(self, "damping")
 
-    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+    def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Iterate; every update is masked by whether the iteration is still active."""
         v = cotangent
         # Zeros that stay NaN where the right-hand side is: it must not look like an answer.
@@ -71,14 +71,13 @@ class ConjugateGradient(Implicit):
             negative = negative | (active & (curvature <= 0))
             active = active & (curvature > 0)
             step = _ratio(rho, curvature, active)
-            x = tuple(a + step.to(a.dtype) * b for a, b in zip(x, p, strict=True))
-            r = tuple(a - step.to(a.dtype) * b for a, b in zip(r, product, strict=True))
+            x, r = add_scaled(x, step, p), add_scaled(r, -step, product)
             new = torch.where(active, dot(r, r), rho)
             turn = _ratio(new, rho, active)
-            p = tuple(a + turn.to(a.dtype) * b for a, b in zip(r, p, strict=True))
+            p = add_scaled(r, turn, p)
             rho, active = new, active & (new > stop)
         code = torch.where(negative, code_of(Outcome.NEGATIVE_CURVATURE), 0)
-        return Solution(x, Info(products=products + 1, code=code))
+        return LinearSolution(x, Info(products=products + 1, code=code))
 
 
 def _ratio(a: torch.Tensor, b: torch.Tensor, active: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,12 @@ import torch
 
 from mlo.errors import MethodError
 from mlo.hypergradients.fields import check_number, check_whole
-from mlo.hypergradients.implicit import Implicit, code_of, flat, unflat
+from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome
-from mlo.solve import Solution
+from mlo.records import Info, Outcome, code_of
+from mlo.solve import LinearSolution
 from mlo.types import Tensors
+from mlo.vectors import flat, unflat
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -43,7 +44,7 @@ class Dense(Implicit):
         check_number(self, "tolerance")
         check_whole(self, "limit", least=1)
 
-    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+    def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Column by column, then one LU factorization."""
         v = flat(cotangent)
         size = v.numel()
@@ -64,4 +65,4 @@ class Dense(Implicit):
         # Zero answers zero, whatever the Hessian.
         solution = torch.where(singular, torch.where((v != 0).any(), torch.nan, v), solution)
         code = torch.where(singular, code_of(Outcome.SINGULAR), 0)
-        return Solution(unflat(solution, cotangent), Info(products=size + 1, code=code))
+        return LinearSolution(unflat(solution, cotangent), Info(products=size + 1, code=code))

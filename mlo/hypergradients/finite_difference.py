@@ -11,9 +11,8 @@ from torch import Tensor
 from mlo.errors import ConfigurationError
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.fields import check_number
-from mlo.hypergradients.implicit import code_of
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome
+from mlo.records import Info, Outcome, code_of
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import norm, widened
 
@@ -96,10 +95,8 @@ class FiniteDifference(Hypergradient):
         if self.scheme == "central":
             minus = _shifted_gradient(condition, shift, -scale)
             inverse = inverse / 2
-        elif condition.move is not None and condition.move.context_gradient is not None:
-            minus = condition.move.context_gradient
         else:
-            minus = condition.context_gradient(condition.params)
+            minus = condition.move_context_gradient()
         return tuple(
             _scaled_difference(a, b, inverse, like)
             for a, b, like in zip(plus, minus, condition.context, strict=True)

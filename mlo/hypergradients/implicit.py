@@ -7,11 +7,10 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
 from mlo.hypergradients.base import Hypergradient, Result, State
-from mlo.records import OUTCOMES, Info, Outcome
-from mlo.solve import Solution
+from mlo.records import Info, Outcome, code_of
+from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, negative, norm
 
@@ -36,7 +35,7 @@ class Implicit(Hypergradient):
     tolerance: float = 1e-6
 
     @abc.abstractmethod
-    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+    def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Return u with ``(H + damping I) u = cotangent``, made of `condition.hvp`."""
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
@@ -47,7 +46,7 @@ class Implicit(Hypergradient):
             info = self._judged(solution, product, cotangent)
         return Result(negative(mixed), state, info)
 
-    def _judged(self, solution: Solution, product: Tensors, v: Tensors) -> Info:
+    def _judged(self, solution: LinearSolution, product: Tensors, v: Tensors) -> Info:
         """Measure the residual and name the outcome; what the solver reported goes first."""
         damped = add_scaled(product, self.damping, solution.adjoint)
         size = norm(v)
@@ -58,26 +57,8 @@ class Implicit(Hypergradient):
         )
         if self.monotone:
             code = torch.where(residual > 1.0, code_of(Outcome.DIVERGED), code)
+        code = torch.where(residual.isfinite(), code, code_of(Outcome.NONFINITE))
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)
-        code = torch.where(residual.isfinite(), code, code_of(Outcome.NONFINITE))
-        singular = code_of(Outcome.SINGULAR)
-        code = torch.where(reported == singular, singular, code)
         code = torch.where(size == 0, code_of(Outcome.ZERO), code)
         return dataclasses.replace(solution.info, residual=residual, code=code)
-
-
-def code_of(outcome: Outcome) -> int:
-    """The index of an outcome in `OUTCOMES`."""
-    return OUTCOMES.index(outcome)
-
-
-def flat(tensors: Tensors) -> Tensor:
-    """All entries in one vector."""
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def unflat(vector: Tensor, like: Tensors) -> Tensors:
-    """The inverse of `flat`."""
-    parts = vector.split([t.numel() for t in like])
-    return tuple(p.reshape(t.shape) for p, t in zip(parts, like, strict=True))

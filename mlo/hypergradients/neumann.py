@@ -9,7 +9,7 @@ from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
 from mlo.records import Info
-from mlo.solve import Solution
+from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, times
 
@@ -49,7 +49,7 @@ class Neumann(Implicit):
         if self.alpha is not None:
             check_number(self, "alpha", positive=True)
 
-    def solve(self, condition: Condition, cotangent: Tensors) -> Solution:
+    def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Sum the series: r_{k+1} = r_k - H (alpha r_k), u = sum alpha r_k."""
         alpha = condition.learning_rate if self.alpha is None else (self.alpha,) * len(cotangent)
         rest = cotangent
@@ -57,4 +57,4 @@ class Neumann(Implicit):
         for _ in range(self.terms - 1):
             rest = add_scaled(rest, -1.0, condition.hvp(times(rest, alpha)))
             adjoint = add_scaled(adjoint, 1.0, times(rest, alpha))
-        return Solution(adjoint, Info(products=self.terms))
+        return LinearSolution(adjoint, Info(products=self.terms))

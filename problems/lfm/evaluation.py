@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlo.errors import DataError
+from mlo.modes import preserved_modes
 from problems.lfm.validator import Validator
 from problems.lfm.weights import mistakes
 
@@ -56,10 +57,8 @@ def training_weights(
     if validator.keyed_by == "slot":
         valid = tuple(part[: len(validator.coefficients)] for part in valid)  # type: ignore[assignment]
     u = mistakes(_evaluate(learner, valid[0]), valid[1])
-    was_training = validator.training
-    validator.eval()
-    weights = validator(_indexed(train), _indexed(valid), u)
-    validator.train(was_training)
+    with preserved_modes([validator]):
+        weights: Tensor = validator.eval()(_indexed(train), _indexed(valid), u)
     return weights
 
 
@@ -87,10 +86,8 @@ def weight_gap(weights: Tensor, corrupted: Tensor) -> WeightGap:
 
 @torch.no_grad()
 def _evaluate(network: nn.Module, x: Tensor) -> Tensor:
-    was_training = network.training
-    network.eval()
-    output = network(x)
-    network.train(was_training)
+    with preserved_modes([network]):
+        output: Tensor = network.eval()(x)
     return output
 
 

@@ -16,9 +16,9 @@ import mlo
 from mlo import errors
 
 NAMES = """
-Callback ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord FiniteDifference
-Hypergradient Implicit Info MloError MoveRecord Neumann OneStep Outcome Problem Result RunResult
-Solution Status Stop TickRecord __version__ errors make_method methods register
+Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord FiniteDifference
+Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep Outcome Problem Result
+ResponseRecord RunResult StartRecord LinearSolution Status Stop TickRecord __version__ errors make_method methods register
 """
 EXPORTED = NAMES.split()
 

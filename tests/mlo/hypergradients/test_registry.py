@@ -58,7 +58,7 @@ class Richardson(mlo.Implicit):
             hu = condition.hvp(u)
             rest = zip(u, cotangent, hu, strict=True)
             u = tuple(x + self.length * (v - h) for x, v, h in rest)
-        return mlo.Solution(u)
+        return mlo.LinearSolution(u)
 
 
 @pytest.mark.parametrize("cls", [Identity, Richardson])
