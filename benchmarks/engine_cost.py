@@ -177,7 +177,7 @@ def diamonds(count: int, repeats: int) -> dict:
     """A row of diamonds: 2 ** count paths from the lowest problem to the top."""
     evaluations = 0
 
-    def loss(names: list[str]) -> Callable[..., Tensor]:
+    def loss() -> Callable[..., Tensor]:
         def of(*read: nn.ParameterDict) -> Tensor:
             nonlocal evaluations
             evaluations += 1
@@ -190,7 +190,7 @@ def diamonds(count: int, repeats: int) -> dict:
     for i in range(count):
         reads[f"l{i}"], reads[f"r{i}"] = [f"n{i}"], [f"n{i}"]
         reads[f"n{i + 1}"] = [f"l{i}", f"r{i}"]
-    problems = [_scalar(name, loss(others), (name, *others)) for name, others in reads.items()]
+    problems = [_scalar(name, loss(), (name, *others)) for name, others in reads.items()]
     problems.append(_scalar("top", lambda node: node["w"].square().sum(), (f"n{count}",)))
     engine = mlo.Engine(problems, dry_run=False)
     engine.hypergradient("top")

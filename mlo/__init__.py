@@ -28,11 +28,10 @@ from mlo.records import (
     MoveRecord,
     Outcome,
     ResponseRecord,
-    RunResult,
     StartRecord,
-    Status,
     TickRecord,
 )
+from mlo.run_result import RunResult, Status
 from mlo.solve import LinearSolution
 
 __version__ = "0.1.0"

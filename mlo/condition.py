@@ -46,6 +46,8 @@ class Condition:
         move: the recorded move, where there is one.
         attached: whether the products carry a graph themselves (nested levels).
         problem: name of the problem, for messages.
+        learning_rate: of the problem's optimizer, per parameter.
+        objective: f(w, c), under the batch, mode and random state of the move.
     """
 
     def __init__(

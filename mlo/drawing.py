@@ -5,9 +5,9 @@ from __future__ import annotations
 from mlo.graph import DependencyGraph
 
 MEANING = {
-    "staged": "staged: solved for given context, answers to those above",
-    "anticipating": "anticipating: answers to those above and reckons with those below",
-    "upper": "upper: judged through the responses of those below",
+    "staged": "staged: responds to those above; its condition is its plain gradient",
+    "anticipating": "anticipating: responds to those above and reads responses to itself",
+    "upper": "upper: reads responses to itself; nobody differentiates through it",
     "plain": "plain: nobody differentiates through it",
 }
 

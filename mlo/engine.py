@@ -18,7 +18,12 @@ from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
 from mlo.problem import Problem
 from mlo.program import compile_program
-from mlo.records import MoveRecord, RunResult, StartRecord, TickRecord
+from mlo.records import (
+    MoveRecord,
+    StartRecord,
+    TickRecord,
+)
+from mlo.run_result import RunResult
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
 from mlo.vectors import filled
@@ -48,6 +53,7 @@ class Engine:
         graph: the dependency graph; print it, or ask it for `to_networkx()` and `to_mermaid()`.
         schedule: when problems move.
         tick: ticks made so far.
+        problems: name -> declaration, lowest first.
 
     Raises:
         DeclarationError: (one of its kinds) the program cannot work.
@@ -133,6 +139,7 @@ class Engine:
 
         Raises:
             DeclarationError: there is no such problem.
+            EvaluationError: (one of its kinds) a loss failed or cannot be differentiated.
 
         Warns:
             HypergradientWarning: a linear solve on the way failed; the message says how.
@@ -183,6 +190,8 @@ class Engine:
         Raises:
             DeclarationError: neither or both of `ticks` and `epochs`, or an evaluation that reads
                 what is not a problem, or a callback without any of a callback's methods.
+            EvaluationError: (one of its kinds) a loss or an evaluation failed.
+            StreamError: a data stream has nothing to give.
         """
         total = self._ticks(ticks, epochs)
         evaluations = Evaluations(self._program, evaluate or {})

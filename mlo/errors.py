@@ -6,12 +6,12 @@ MloError
  |    +-- GraphError         problems that do not answer to each other as declared
  |    +-- ParameterError     optimizer and module do not fit, or two problems share a parameter
  |    +-- MethodError        a hypergradient method that cannot serve where it was put
+ |    +-- DeviceError        a device that is not there, or a module that will not move to it
  +-- EvaluationError         a loss, projection or evaluation that failed at run time
  |    +-- LossError          not a scalar, or it depends on none of the problem's parameters
  |    +-- ClosureError       a loss that uses a declared module without naming it
  |    +-- CheckpointingError activation checkpointing inside a loss
  |    +-- DoubleBackwardError an operation of the loss has no second derivative
- |    +-- DeviceError        a module that is not on the engine's device
  +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
  +-- ConfigurationError      a recipe, option or name that does not exist
  +-- DataError               a data set that is absent, damaged or too small
@@ -75,8 +75,8 @@ class DoubleBackwardError(EvaluationError):
     """An operation of the loss has no second derivative."""
 
 
-class DeviceError(EvaluationError):
-    """A module is not on the engine's device."""
+class DeviceError(DeclarationError):
+    """A device that cannot be used here, or a module that stayed elsewhere."""
 
 
 class StreamError(MloError):
@@ -92,7 +92,7 @@ class DataError(MloError):
 
 
 class HypergradientWarning(UserWarning):
-    """A linear solve failed; the hypergradient that was returned cannot be relied on."""
+    """A solve or a difference failed; the hypergradient returned cannot be relied on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -31,7 +31,14 @@ PREFIX = "problem_"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A loss, its value and metrics on their own, and the buffers as the evaluation left them."""
+    """What one evaluation of a loss gives.
+
+    Attributes:
+        loss: with its graph, 0-dim.
+        value: the same number without it, for records.
+        metrics: what the loss returned beside its value, without graphs.
+        buffers: container key -> buffer as the evaluation left it.
+    """
 
     loss: Tensor
     value: Tensor

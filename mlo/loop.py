@@ -15,11 +15,10 @@ from mlo.reads import Reads, declared_reads
 from mlo.records import (
     EvaluationRecord,
     MoveRecord,
-    RunResult,
     StartRecord,
-    Status,
     TickRecord,
 )
+from mlo.run_result import RunResult, Status
 
 Step = Callable[[Callable[[MoveRecord], None]], TickRecord]
 

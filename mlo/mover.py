@@ -173,6 +173,7 @@ class Mover:
         for stream in self.program.graph.nodes[name].streams:
             present = self.streams[stream].present()
             held = self.streams[stream].held
+            # Of the tick's draws a problem that repeats n times uses the last n.
             from_end = problem.repeat - update if update >= 0 else 1
             batch[stream] = held[-from_end] if from_end <= len(held) else present
         replayable = name in self.program.graph.responding

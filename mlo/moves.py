@@ -1,4 +1,4 @@
-"""A recorded move: all that is needed to replay one step and to differentiate through it."""
+"""A move: what is needed to replay it and to differentiate through it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """The last move of a problem.
+    """A move of a problem, real or on trial, or only the setting in which it is to be seen.
 
     Attributes:
         setting: batch, random state, buffers and mode of the move.

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from mlo.errors import ConfigurationError
 
 
 class Outcome(enum.Enum):
@@ -23,10 +20,10 @@ class Outcome(enum.Enum):
 
     EXPLICIT = "no linear system was solved"
     CONVERGED = "the residual is within the tolerance"
-    LIMIT = "the iteration limit was reached before the tolerance; allow more iterations"
+    LIMIT = "the residual is above the tolerance; allow more work, or accept the approximation"
     ZERO = "the right-hand side was zero, and so is the adjoint"
     NEGATIVE_CURVATURE = "negative curvature: the Hessian is not positive definite; add damping"
-    DIVERGED = "the residual exceeds the right-hand side; decrease alpha or the learning rate"
+    DIVERGED = "the residual exceeds the right-hand side; decrease alpha or add damping"
     SINGULAR = "the Hessian is singular; add damping or a regularizer"
     INACCURATE = "two finite-difference radii disagree; change the radius or use exact products"
     NONFINITE = "a NaN or an infinity appeared"
@@ -140,7 +137,7 @@ class TickRecord:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRecord:
-    """What one evaluation returned after `tick` (counted from 0; -1 is before the first)."""
+    """What one evaluation returned after `tick` (counted from 0)."""
 
     tick: int
     name: str
@@ -163,64 +160,6 @@ class StartRecord:
     def plain(self) -> dict[str, Any]:
         """The record, ready for JSON."""
         return {"kind": "start", **dataclasses.asdict(self)}
-
-
-class Status(enum.Enum):
-    """How a run ended."""
-
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """What a run leaves behind.
-
-    Attributes:
-        status: how it ended.
-        reason: the same in a sentence.
-        ticks: ticks made in this run.
-        seconds: wall-clock time of the run.
-        records: tick records, every `record_every`-th one.
-        evaluations: evaluation records, in order.
-    """
-
-    status: Status
-    reason: str
-    ticks: int
-    seconds: float
-    records: tuple[TickRecord, ...]
-    evaluations: tuple[EvaluationRecord, ...]
-
-    def last(self, name: str) -> dict[str, float]:
-        """Metrics of the last evaluation called `name`; empty where there was none."""
-        found = [e for e in self.evaluations if e.name == name]
-        return dict(found[-1].metrics) if found else {}
-
-    def best(self, name: str, metric: str, *, mode: str = "max") -> EvaluationRecord | None:
-        """The evaluation called `name` whose `metric` is largest (`mode="min"`: smallest).
-
-        NaN never counts. Choose on validation data: the best of many looks at test data is not a
-        test result.
-
-        Raises:
-            ConfigurationError: `mode` is neither of the two.
-        """
-        if mode not in ("min", "max"):
-            raise ConfigurationError(
-                f"RunResult.best(mode=...) must be 'min' or 'max', got {mode!r}; "
-                "'max' suits an accuracy and 'min' a loss"
-            )
-        of_name = [e for e in self.evaluations if e.name == name and metric in e.metrics]
-        found = [e for e in of_name if not math.isnan(e.metrics[metric])]
-        pick = max if mode == "max" else min
-        return pick(found, key=lambda e: e.metrics[metric]) if found else None
-
-    def plain(self) -> dict[str, Any]:
-        """The end of the run, ready for JSON (without the records, which have their own lines)."""
-        end = {"kind": "end", "status": self.status.value, "reason": self.reason}
-        return {**end, "ticks": self.ticks, "seconds": self.seconds}
 
 
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:

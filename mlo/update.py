@@ -16,6 +16,7 @@ from mlo.types import PartialTensors, Tensors
 from mlo.update_rules import update_derivative
 
 ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+"""Name -> tensor before, to name -> tensor after; what it leaves out stays as it is."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import nn
 
 from mlo.errors import ConfigurationError
 
-# The last feature map is averaged to this side, so any image of at least 8 x 8 pixels fits.
+# The last feature map is averaged to this side, so images of any size give as many features.
 _GRID = 4
 
 
@@ -21,7 +21,7 @@ def conv_encoder(
         channels: Channels C of the images.
         width: Channels after the first convolution; the second has twice as many.
         features: Length F of the feature vector.
-        batch_norm: Normalise each convolution over the batch.
+        batch_norm: Normalize each convolution over the batch.
 
     Returns:
         A module from [n, C, H, W], with H and W at least 8, to [n, F].
@@ -60,7 +60,7 @@ def conv_classifier(
         channels: Channels C of the images.
         width: Channels after the first convolution.
         features: Length F of the last hidden layer.
-        batch_norm: Normalise each convolution over the batch.
+        batch_norm: Normalize each convolution over the batch.
 
     Returns:
         A module from images [n, C, H, W] to logits [n, K].
@@ -77,6 +77,6 @@ def conv_classifier(
 
 
 def _convolution(inputs: int, outputs: int, batch_norm: bool) -> list[nn.Module]:
-    # Batch normalisation subtracts the mean, so a bias before it would have no effect.
+    # Batch normalization subtracts the mean, so a bias before it would have no effect.
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm)
     return [convolution, *([nn.BatchNorm2d(outputs)] if batch_norm else []), nn.ReLU()]

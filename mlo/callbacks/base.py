@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlo.errors import DeclarationError, listed, nearest
-from mlo.records import EvaluationRecord, MoveRecord, RunResult, StartRecord, TickRecord
+from mlo.records import (
+    EvaluationRecord,
+    MoveRecord,
+    StartRecord,
+    TickRecord,
+)
+from mlo.run_result import RunResult
 
 
 @dataclasses.dataclass(frozen=True)

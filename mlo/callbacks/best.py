@@ -7,7 +7,10 @@ import warnings
 from typing import Literal, get_args
 
 from mlo.errors import ConfigurationError, listed, nearest
-from mlo.records import EvaluationRecord, RunResult, Status
+from mlo.records import (
+    EvaluationRecord,
+)
+from mlo.run_result import RunResult, Status
 
 Mode = Literal["min", "max"]
 """Whether smaller or larger values of a metric are better."""

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from mlo.callbacks.base import Callback
 from mlo.callbacks.board import Board, new_board
-from mlo.records import EvaluationRecord, ResponseRecord, RunResult, StartRecord, TickRecord
+from mlo.records import (
+    EvaluationRecord,
+    ResponseRecord,
+    StartRecord,
+    TickRecord,
+)
+from mlo.run_result import RunResult
 
 
 class Console(Callback):

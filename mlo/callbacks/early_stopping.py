@@ -5,7 +5,10 @@ from __future__ import annotations
 from mlo.callbacks.base import Callback, Stop
 from mlo.callbacks.best import Best, Mode
 from mlo.errors import ConfigurationError
-from mlo.records import EvaluationRecord, RunResult
+from mlo.records import (
+    EvaluationRecord,
+)
+from mlo.run_result import RunResult
 
 
 class EarlyStopping(Callback):

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from mlo.callbacks.base import Callback
 from mlo.callbacks.best import Best, Mode
 from mlo.errors import ConfigurationError
-from mlo.records import EvaluationRecord, RunResult
+from mlo.records import (
+    EvaluationRecord,
+)
+from mlo.run_result import RunResult
 
 
 class KeepBest(Callback):

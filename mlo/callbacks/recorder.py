@@ -11,7 +11,12 @@ from typing import Any, TextIO
 from mlo.callbacks.base import Callback
 from mlo.errors import ConfigurationError
 from mlo.files import json_text
-from mlo.records import EvaluationRecord, RunResult, StartRecord, TickRecord
+from mlo.records import (
+    EvaluationRecord,
+    StartRecord,
+    TickRecord,
+)
+from mlo.run_result import RunResult
 
 _FLUSH = 1.0
 """Seconds that a record may wait before it is written."""

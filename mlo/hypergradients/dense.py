@@ -1,4 +1,4 @@
-"""`Dense`: the materialised Hessian, as a reference for small problems."""
+"""`Dense`: the materialized Hessian, as a reference for small problems."""
 
 from __future__ import annotations
 

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 class Neumann(Implicit):
     r"""The first `terms` terms of the Neumann series of H^{-1}.
 
-        u = alpha * sum_{k=0}^{terms-1} (I - alpha H)^k v
+        u = sum_{k=0}^{terms-1} (I - A H)^k A v
 
-    with alpha a number, or (default) the diagonal of the problem's own learning rates, for which
-    the series converges wherever gradient descent at these rates does.
+    with A = alpha I, or (default) the diagonal of the problem's own learning rates, for which the
+    series converges wherever gradient descent at these rates does.
 
     Cost: `terms` products, about 2 gradient evaluations each, after one for the shared graph.
     Memory: 3 vectors of the parameters' size. Bias: error (1 - alpha mu)^terms relative to the
     solution along an eigenvector with eigenvalue mu; it converges if and only if
-    0 < mu < 2 / alpha for every eigenvalue, and otherwise the outcome says that it diverged.
+    0 < mu < 2 / alpha for every eigenvalue. Otherwise it diverges, and the outcome says so as soon
+    as the residual is larger than the right-hand side.
     Source: Lorraine, Vicol, Duvenaud, AISTATS 2020, algorithm 3.
 
     Args:

@@ -14,7 +14,7 @@ class Split(NamedTuple):
     """Three disjoint index sets (int64, ascending) whose union is the whole data set.
 
     Attributes:
-        train: What is left after the other two, [n]; keeps the class proportions.
+        train: What is left after the other two, [n]; nearly keeps the class proportions.
         validation: The same number of examples of every class, [K * per class].
         test: The same share of every class, [t].
     """

@@ -11,6 +11,7 @@ from mlo.devices import find_device
 from mlo.errors import DeviceError, listed, nearest
 from mlo.hypergradients.registry import method_names
 from problems.lfm.settings import Settings
+from problems.lfm.validator import CoefficientKey
 
 _RATES = Settings()
 
@@ -38,10 +39,8 @@ class ReweightingConfig(RecipeConfig):
 
     width: int = Field(16, ge=1, description="channels of the first convolution")
     features: int = Field(64, ge=1, description="length of the feature vectors")
-    batch_norm: bool = Field(False, description="normalise the convolutions over the batch")
-    coefficients: Literal["example", "slot"] = Field(
-        "example", description="what a coefficient r belongs to"
-    )
+    batch_norm: bool = Field(False, description="normalize the convolutions over the batch")
+    keyed_by: CoefficientKey = Field("example", description="what a coefficient r belongs to")
     initial_coefficient: float = Field(1.0, description="start value of every coefficient")
     temperature: float = Field(0.1, gt=0, description="temperature of the similarity")
     normalize: bool = Field(True, description="compare features by their cosine")

@@ -68,11 +68,11 @@ def _classifier(config: ReweightingConfig) -> nn.Module:
 
 
 def _validator(config: ReweightingConfig, task: Task) -> Validator:
-    by_example = config.coefficients == "example"
+    by_example = config.keyed_by == "example"
     return Validator(
         conv_encoder(width=config.width, features=config.features, batch_norm=config.batch_norm),
         coefficients=len(task.valid[1]) if by_example else config.valid_batch,
-        keyed_by=config.coefficients,
+        keyed_by=config.keyed_by,
         temperature=config.temperature,
         normalize=config.normalize,
         initial_coefficient=config.initial_coefficient,

@@ -32,7 +32,7 @@ class Task(NamedTuple):
         train: what the networks are trained on.
         corrupted: mask of the training examples with a wrong label, [N].
         valid: the small clean set on which the validator is judged.
-        test: what nobody sees before the end.
+        test: measured along the way and at the end; nothing is selected by it.
     """
 
     train: Labelled

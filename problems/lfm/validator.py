@@ -117,7 +117,7 @@ class Validator(nn.Module):
         """
         x, labels, _ = train
         valid_x, valid_labels, valid_index = valid
-        # Two calls, so that batch normalisation sees each batch with its own statistics.
+        # Two calls, so that batch normalization sees each batch with its own statistics.
         similarity = visual_similarity(
             self.encoder(x),
             self.encoder(valid_x),

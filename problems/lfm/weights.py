@@ -30,7 +30,7 @@ def visual_similarity(
     """Compare every training example with every validation example: x_ij.
 
     x_ij = exp(e_i . e_j / T) / sum_k exp(e_i . e_k / T), the sum over the validation examples.
-    The paper's formula is T = 1 without normalisation. Raw products of features grow with their
+    The paper's formula is T = 1 without normalization. Raw products of features grow with their
     length and then leave one neighbour only; the cosine (`normalize`) with its own T does not.
 
     Args:

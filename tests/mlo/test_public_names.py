@@ -16,9 +16,10 @@ import mlo
 from mlo import errors
 
 NAMES = """
-Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord FiniteDifference
-Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep Outcome Problem Result
-ResponseRecord RunResult StartRecord LinearSolution Status Stop TickRecord __version__ errors make_method methods register
+Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord
+FiniteDifference Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep Outcome
+Problem Result ResponseRecord RunResult StartRecord LinearSolution Status Stop TickRecord
+__version__ errors make_method methods register
 """
 EXPORTED = NAMES.split()
 

@@ -288,7 +288,7 @@ def test_the_method_that_answers_nothing_is_refused_with_the_reason():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"coefficients": "slot"}, {"stage1_weights": True}, {"validator_every": 3}]
+    "settings", [{"keyed_by": "slot"}, {"stage1_weights": True}, {"validator_every": 3}]
 )
 def test_options_change_the_weights_and_leave_plain_training_as_it_is(settings):
     found, other = repeat(config()), repeat(config(**settings, valid_batch=50))

@@ -1,4 +1,4 @@
-"""The materialised solve, with its failures by name."""
+"""The materialized solve, with its failures by name."""
 
 from __future__ import annotations
 
