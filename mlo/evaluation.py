@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.func import functional_call
 from mlo.errors import LossError
 from mlo.guards import check_graph, refusing_checkpointing, refusing_writes
 from mlo.modes import in_modes
+from mlo.places import Buffers, Places, copied
 from mlo.problem import Problem
 from mlo.randomness import RandomState, replayed
 from mlo.reads import TICK, Reads
@@ -37,30 +38,33 @@ class Evaluation:
         loss: with its graph, 0-dim.
         value: the same number without it, for records.
         metrics: what the loss returned beside its value, without graphs.
-        buffers: container key -> buffer as the evaluation left it.
+        buffers: key of a place -> buffer as the evaluation left it.
     """
 
     loss: Tensor
     value: Tensor
     metrics: Mapping[str, Tensor | float]
-    buffers: Mapping[str, Tensor]
+    buffers: Buffers
 
 
 class _Container(nn.Module):
+    """All modules that a loss reads, under one roof; the loss itself is no part of it."""
+
     def __init__(
         self, modules: Mapping[str, nn.Module], loss: Callable[..., Any], reads: Reads
     ) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(PREFIX + name, module)
-        self.names = tuple(modules)
-        self.loss = loss
+        # In a tuple, since a loss that is a module would be registered as one.
+        self.loss = (loss,)
         self.reads = reads
+        self.names = tuple(modules)
 
     def forward(self, given: Mapping[str, Any]) -> Any:
         """Call the loss with its modules, batches and the tick."""
         modules = {name: self.get_submodule(PREFIX + name) for name in self.names}
-        return self.reads.call(self.loss, {**given, **modules})
+        return self.reads.call(self.loss[0], {**given, **modules})
 
 
 class Objective:
@@ -69,7 +73,7 @@ class Objective:
     Args:
         problem: the declaration.
         modules: problem -> module, for the problems that it reads.
-        variables: problem -> names of its variables.
+        variables: problem -> its variables, the live ones.
         live: id of every live variable of the program -> how to name it in a message.
         devices: accelerators whose random state counts.
     """
@@ -78,26 +82,19 @@ class Objective:
         self,
         problem: Problem,
         modules: Mapping[str, nn.Module],
-        variables: Mapping[str, Sequence[str]],
+        variables: Mapping[str, Sequence[nn.Parameter]],
         live: Mapping[int, str],
         devices: Sequence[torch.device] = (),
     ) -> None:
         self.problem = problem.name
-        self.container = _Container(modules, problem.loss, problem.reads)
-        self.keys = {r: tuple(f"{PREFIX}{r}.{k}" for k in variables[r]) for r in modules}
+        self._modules = modules
+        self._container = _Container(modules, problem.loss, problem.reads)
+        # Walking the modules is slow beside a small loss, and what it finds does not change.
+        self._parts = list(self._container.modules())
+        self._places = Places(self._container)
+        self._variables = {name: [id(p) for p in own] for name, own in variables.items()}
         self._live = live
         self._devices = tuple(devices)
-        # Walking the modules is slow beside a small loss, and what it finds does not change.
-        own = {key for keys in self.keys.values() for key in keys}
-        named = dict(self.container.named_parameters())
-        self._parts = list(self.container.modules())
-        self._left_out = {key: p for key, p in named.items() if key not in own}
-        self._buffer_owners = {
-            key: (self.container.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2])
-            for key, _ in self.container.named_buffers()
-        }
-        every_name = list(self.container.named_parameters(remove_duplicate=False))
-        self._tied = len(every_name) > len(named)
 
     def setting(self, batch: Batch, tick: int, *, replayable: bool) -> Setting:
         """The present setting; `replayable` keeps what a replay needs."""
@@ -105,7 +102,7 @@ class Objective:
             return Setting(tick, batch)
         modes = tuple(m.training for m in self._parts)
         random = RandomState.capture(self._devices)
-        return Setting(tick, batch, random, self._buffers(None), modes)
+        return Setting(tick, batch, random, copied(self._places.live_buffers()), modes)
 
     def __call__(self, values: Values, setting: Setting, *, replay: bool = False) -> Evaluation:
         """Evaluate the loss.
@@ -121,37 +118,44 @@ class Objective:
             CheckpointingError: it uses activation checkpointing.
             EvaluationError: it writes into parameters.
         """
-        buffers = self._buffers(setting.buffers)
-        tensors = {key: p.detach() for key, p in self._left_out.items()}
-        tensors.update(buffers)
-        for read, keys in self.keys.items():
-            tensors.update(zip(keys, values[read], strict=True))
+        live = self._places.live_buffers() if setting.buffers is None else setting.buffers
         with contextlib.ExitStack() as stack:
             stack.enter_context(refusing_checkpointing(self.problem))
             stack.enter_context(refusing_writes(self.problem, values))
             if replay:
                 stack.enter_context(self._replayed(setting))
+            buffers = stack.enter_context(self._places.holding(copied(live)))
             given = {**setting.batch, TICK: setting.tick}
-            returned = functional_call(self.container, tensors, (given,), tie_weights=self._tied)
+            # Ties need no care of torch: every place has its tensor.
+            returned = functional_call(
+                self._container, self._parameters(values), (given,), tie_weights=False
+            )
+        # Under autocast, casts of the given tensors would be kept until its end.
+        torch.clear_autocast_cache()
         loss, metrics = self._split(returned)
         check_graph(self.problem, loss, values, self._live)
-        value = loss.detach().clone()
-        return Evaluation(loss, value, metrics, {key: tensors[key] for key in buffers})
+        return Evaluation(loss, loss.detach().clone(), metrics, buffers)
 
     def write_buffers(self, evaluation: Evaluation, problems: Sequence[str]) -> None:
         """Give the modules of `problems` the buffers that a real move left."""
-        prefixes = tuple(f"{PREFIX}{p}." for p in problems)
+        chosen = [
+            part
+            for name in problems
+            if name in self._modules
+            for part in self._modules[name].modules()
+        ]
         with torch.no_grad():
-            for key, live in self._live_buffers():
-                if key.startswith(prefixes):
-                    live.copy_(evaluation.buffers[key])
+            self._places.write(evaluation.buffers, chosen)
 
-    def _buffers(self, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        source = self._live_buffers() if given is None else given.items()
-        return {key: b.detach().clone() for key, b in source}
-
-    def _live_buffers(self) -> Iterable[tuple[str, Tensor]]:
-        return ((key, getattr(part, k)) for key, (part, k) in self._buffer_owners.items())
+    def _parameters(self, values: Values) -> dict[str, Tensor]:
+        """Key of a place -> what hangs there: a given tensor, or a live one that is left out."""
+        given: dict[int, Tensor] = {}
+        for name, variables in self._variables.items():
+            given.update(zip(variables, values[name], strict=True))
+        return {
+            place.key: given[id(p)] if id(p) in given else p.detach()
+            for place, p in self._places.parameters
+        }
 
     @contextlib.contextmanager
     def _replayed(self, setting: Setting) -> Iterator[None]:

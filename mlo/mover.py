@@ -92,7 +92,8 @@ class Mover:
             if kept:
                 self.moves[name] = move
             rate = float(problem.optimizer.param_groups[0].get("lr", math.nan))
-            self._schedulers.step(problem, gradient.evaluation, last=last)
+            if last:
+                self._schedulers.step(problem, gradient.evaluation)
             yield _record(name, tick, gradient, rate, sweep)
 
     def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[ResponseRecord]]:

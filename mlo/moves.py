@@ -52,7 +52,7 @@ class Move:
         if self.projection is not None and self.step.unprojected is not None:
             with torch.enable_grad():
                 leaves = tuple(t.detach().requires_grad_() for t in self.step.unprojected)
-                image = self.projection(leaves)
+                image = self.projection([x.clone() for x in leaves])  # it may work in place
                 pulled = differentiate(self.projection.problem, image, leaves, v)
             v = filled(pulled, leaves)
         return times(v, self.step.derivative)

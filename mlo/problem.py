@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from mlo.arguments import (
     OptimizerLike,
@@ -44,15 +45,16 @@ class Problem:
         reads: what the loss reads, in the order of its arguments; only for callables whose
             signature cannot be read.
         every: it moves once per `every` ticks in which a problem below it that it reads moved.
-        repeat: updates it makes when it moves, each on a new draw of its streams.
+        repeat: updates it makes when it moves, each on a new draw of its streams, all at one
+            learning rate.
         warmup: ticks that it waits first.
         clip_norm: bound on the Euclidean norm of its gradient, as `clip_grad_norm_` applies it.
         constant: lower problems that its loss reads without answering through them.
         project: maps name -> tensor to the projected tensors after each move (differentiably).
         updates_buffers: problems whose buffers a real move of this one updates, besides its own.
         scheduler: a learning-rate scheduler of the optimizer, or a function from it to one.
-        scheduler_every: name of a stream: the scheduler steps once per epoch of it, instead of
-            after each update.
+        scheduler_every: name of a stream: the scheduler steps once per epoch of it, instead of once
+            per move.
         scheduler_metric: what a scheduler that wants a metric is given: `"loss"` or the name of a
             metric that the loss returns.
 
@@ -116,6 +118,20 @@ class Problem:
                 "lambda params: torch.optim.SGD(params, 0.1)",
                 problem=self.name,
             )
+        for key, p in named.items():
+            if isinstance(p, UninitializedParameter):
+                raise ParameterError(
+                    f"problem '{self.name}': parameter '{key}' of a lazy module has no shape yet; "
+                    "call the module once on a batch before declaring the problem",
+                    problem=self.name,
+                )
+            if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+                raise ParameterError(
+                    f"problem '{self.name}': parameter '{key}' has gradient hooks, which do not "
+                    "run on the copies that the engine differentiates; remove them, and use "
+                    "clip_norm=, project= or the loss instead",
+                    problem=self.name,
+                )
         variables = {k: p for k, p in named.items() if p.requires_grad and id(p) in held}
         if not variables:
             raise ParameterError(

@@ -112,8 +112,8 @@ def _objectives(
     for name, problem in problems.items():
         reads = graph.nodes[name].reads
         modules = {read: problems[read].module for read in reads}
-        names = {read: tuple(variables[read]) for read in reads}
-        objectives[name] = Objective(problem, modules, names, live, devices)
+        own = {read: tuple(variables[read].values()) for read in reads}
+        objectives[name] = Objective(problem, modules, own, live, devices)
     return objectives
 
 

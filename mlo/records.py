@@ -42,6 +42,11 @@ def code_of(outcome: Outcome) -> int:
     return OUTCOMES.index(outcome)
 
 
+def code_where(condition: Tensor, outcome: Outcome, code: int | Tensor) -> Tensor:
+    """The code of `outcome` where the 0-dim condition holds, else `code`; decided on the device."""
+    return torch.where(condition, code_of(outcome), code)
+
+
 @dataclasses.dataclass(frozen=True)
 class Info:
     """How one vector-inverse-Hessian product went.

@@ -1,4 +1,4 @@
-"""Learning-rate schedulers, stepped after each update or once per epoch of a stream."""
+"""Learning-rate schedulers, stepped once per own move or once per epoch of a stream."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ class Schedulers:
         self._streams = streams
         self._heard: dict[str, int] = {}
 
-    def step(self, problem: Problem, evaluation: Evaluation, *, last: bool) -> None:
-        """Step the scheduler of `problem` after an update, where it is due.
+    def step(self, problem: Problem, evaluation: Evaluation) -> None:
+        """Step the scheduler of `problem` after a real move, where it is due.
 
         Args:
-            problem: who made the update.
-            evaluation: its loss and metrics there.
-            last: whether it was the last update of this tick; streams count whole ticks, so that
-                only then an epoch of theirs is over.
+            problem: who moved.
+            evaluation: its loss and metrics at its last update.
         """
-        if problem.scheduler is None or (problem.scheduler_every is not None and not last):
+        if problem.scheduler is None:
             return
         steps = 1
         if problem.scheduler_every is not None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-from torch import Tensor
-
+from mlo.places import Buffers
 from mlo.randomness import RandomState
 from mlo.types import Batch
 
@@ -19,12 +17,12 @@ class Setting:
         tick: the present tick.
         batch: stream -> batch.
         random: the random state before the evaluation; `None` where it will not be replayed.
-        buffers: container key -> copy of a buffer; `None` takes the live ones.
+        buffers: key of a place -> copy of a buffer; `None` takes the live ones.
         modes: training flags of the container's modules, in the order of `modules()`.
     """
 
     tick: int
     batch: Batch
     random: RandomState | None = None
-    buffers: Mapping[str, Tensor] | None = None
+    buffers: Buffers | None = None
     modes: tuple[bool, ...] | None = None

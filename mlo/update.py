@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -93,9 +93,9 @@ def take_step(
     unprojected = None
     if projection is not None:
         with torch.no_grad():
-            projected = projection([p.detach() for p in params])
-            if differentiable:
-                unprojected = tuple(p.detach().clone() for p in params)
+            unprojected = tuple(p.detach().clone() for p in params)
+            # Clones, since it may work in place.
+            projected = projection([p.clone() for p in unprojected])
             for p, q in zip(params, projected, strict=True):
                 p.copy_(q)
     return Step(derivative, unprojected)
@@ -106,24 +106,19 @@ def trial_copy(
 ) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
     """A copy of `optimizer` that steps copies of `params` standing at `values`."""
     copies = [nn.Parameter(v.detach().clone(memory_format=torch.preserve_format)) for v in values]
-    twin = {id(p): c for p, c in zip(params, copies, strict=True)}
+    twins: dict[int, Any] = {id(p): c for p, c in zip(params, copies, strict=True)}
     trial = object.__new__(type(optimizer))
-    trial.__dict__.update(optimizer.__dict__)
-    # A scheduler hangs a wrapper around the live optimizer's `step` on the instance.
-    trial.__dict__.pop("step", None)
-    # The user's hooks belong to real steps.
-    for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
-        trial.__dict__[hooks] = OrderedDict()
-    trial.param_groups = [
-        {**group, "params": [twin[id(p)] for p in group["params"] if id(p) in twin]}
-        for group in optimizer.param_groups
-    ]
-    state: dict[Any, Any] = defaultdict(dict)
-    for p, c in zip(params, copies, strict=True):
-        if p in optimizer.state:
-            state[c] = copy.deepcopy(optimizer.state[p])
-    trial.state = state  # type: ignore[assignment]
+    for name, value in optimizer.__dict__.items():
+        # The user's hooks belong to real steps, as does the wrapper of `step` that a scheduler
+        # hangs on the instance.
+        if name in _HOOKS:
+            trial.__dict__[name] = OrderedDict()
+        elif name != "step":
+            trial.__dict__[name] = copy.deepcopy(value, twins)
     return trial, copies
+
+
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
 def _clipped(params: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor | float:

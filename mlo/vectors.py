@@ -18,7 +18,7 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def norm(a: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm, in float32 or better."""
-    return torch.nn.utils.get_total_norm([widened(x) for x in a])
+    return torch.nn.utils.get_total_norm([widened(_entries(x)) for x in a])
 
 
 def add_scaled(a: Sequence[Tensor], scale: Tensor | float, b: Sequence[Tensor]) -> Tensors:
@@ -62,3 +62,8 @@ def unflat(vector: Tensor, like: Tensors) -> Tensors:
     """The inverse of `flat`."""
     parts = vector.split([t.numel() for t in like])
     return tuple(p.reshape(t.shape) for p, t in zip(parts, like, strict=True))
+
+
+def _entries(x: Tensor) -> Tensor:
+    """The stored entries of a sparse tensor; a dense one as it is."""
+    return x.coalesce().values() if x.is_sparse else x

@@ -10,7 +10,7 @@ import torch
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome, code_of
+from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, dot, times
@@ -76,7 +76,7 @@ class ConjugateGradient(Implicit):
             turn = _ratio(new, rho, active)
             p = add_scaled(r, turn, p)
             rho, active = new, active & (new > stop)
-        code = torch.where(negative, code_of(Outcome.NEGATIVE_CURVATURE), 0)
+        code = code_where(negative, Outcome.NEGATIVE_CURVATURE, 0)
         return LinearSolution(x, Info(products=products + 1, code=code))
 
 

@@ -11,7 +11,7 @@ from mlo.errors import MethodError
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome, code_of
+from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import flat, unflat
@@ -64,5 +64,5 @@ class Dense(Implicit):
         solution = torch.linalg.lu_solve(factors, order, v[:, None])[:, 0]
         # Zero answers zero, whatever the Hessian.
         solution = torch.where(singular, torch.where((v != 0).any(), torch.nan, v), solution)
-        code = torch.where(singular, code_of(Outcome.SINGULAR), 0)
+        code = code_where(singular, Outcome.SINGULAR, 0)
         return LinearSolution(unflat(solution, cotangent), Info(products=size + 1, code=code))

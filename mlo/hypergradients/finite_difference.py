@@ -12,7 +12,7 @@ from mlo.errors import ConfigurationError
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.fields import check_number
 from mlo.hypergradients.registry import register
-from mlo.records import Info, Outcome, code_of
+from mlo.records import Info, Outcome, code_where
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import norm, widened
 
@@ -80,10 +80,12 @@ class FiniteDifference(Hypergradient):
         radius = self.radius if self.radius is not None else default_radius(condition.params)
         grads = self._difference(condition, shift, size, radius)
         cost = 1 if self.scheme == "forward" else 2
-        info = Info(products=cost, code=torch.where(size == 0, code_of(Outcome.ZERO), 0))
+        info = Info(products=cost, code=code_where(size == 0, Outcome.ZERO, 0))
+        finite = norm([g for g in grads if g is not None] or shift).isfinite()
         if self.check:
             half = self._difference(condition, shift, size, radius / 2)
             info = self._compared(grads, half, info)
+        info = dataclasses.replace(info, code=code_where(~finite, Outcome.NONFINITE, info.code))
         return Result(grads, state, info)
 
     def _difference(
@@ -111,7 +113,7 @@ class FiniteDifference(Hypergradient):
         gap = norm([a - b for a, b in present])
         size = norm([b for _, b in present])
         residual = torch.where(size > 0, gap / size, gap)
-        code = torch.where(residual > self.tolerance, code_of(Outcome.INACCURATE), info.code)
+        code = code_where(~(residual <= self.tolerance), Outcome.INACCURATE, info.code)
         return Info(products=2 * info.products, residual=residual, code=code)
 
 

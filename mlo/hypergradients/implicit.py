@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from mlo.hypergradients.base import Hypergradient, Result, State
-from mlo.records import Info, Outcome, code_of
+from mlo.records import Info, Outcome, code_of, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, negative, norm
@@ -52,13 +52,11 @@ class Implicit(Hypergradient):
         size = norm(v)
         safe = torch.where(size > 0, size, torch.ones_like(size))
         residual = norm(add_scaled(v, -1.0, damped)) / safe
-        code = torch.where(
-            residual <= self.tolerance, code_of(Outcome.CONVERGED), code_of(Outcome.LIMIT)
-        )
+        code = code_where(residual <= self.tolerance, Outcome.CONVERGED, code_of(Outcome.LIMIT))
         if self.monotone:
-            code = torch.where(residual > 1.0, code_of(Outcome.DIVERGED), code)
-        code = torch.where(residual.isfinite(), code, code_of(Outcome.NONFINITE))
+            code = code_where(residual > 1.0, Outcome.DIVERGED, code)
+        code = code_where(~residual.isfinite(), Outcome.NONFINITE, code)
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)
-        code = torch.where(size == 0, code_of(Outcome.ZERO), code)
+        code = code_where(size == 0, Outcome.ZERO, code)
         return dataclasses.replace(solution.info, residual=residual, code=code)

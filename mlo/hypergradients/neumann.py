@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import torch
+
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.registry import register
-from mlo.records import Info
+from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, times
+from mlo.vectors import add_scaled, dot, times
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -30,8 +32,8 @@ class Neumann(Implicit):
     Cost: `terms` products, about 2 gradient evaluations each, after one for the shared graph.
     Memory: 3 vectors of the parameters' size. Bias: error (1 - alpha mu)^terms relative to the
     solution along an eigenvector with eigenvalue mu; it converges if and only if
-    0 < mu < 2 / alpha for every eigenvalue. Otherwise it diverges, and the outcome says so as soon
-    as the residual is larger than the right-hand side.
+    0 < mu < 2 / alpha for every eigenvalue. Otherwise it diverges, and the outcome says so once the
+    last rest has grown or the residual is larger than the right-hand side.
     Source: Lorraine, Vicol, Duvenaud, AISTATS 2020, algorithm 3.
 
     Args:
@@ -53,9 +55,14 @@ class Neumann(Implicit):
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Sum the series: r_{k+1} = r_k - H (alpha r_k), u = sum alpha r_k."""
         alpha = condition.learning_rate if self.alpha is None else (self.alpha,) * len(cotangent)
-        rest = cotangent
-        adjoint = times(rest, alpha)
+        rest, term = cotangent, times(cotangent, alpha)
+        adjoint, size = term, dot(rest, term)
+        growing = torch.zeros_like(size, dtype=torch.bool)
         for _ in range(self.terms - 1):
-            rest = add_scaled(rest, -1.0, condition.hvp(times(rest, alpha)))
-            adjoint = add_scaled(adjoint, 1.0, times(rest, alpha))
-        return LinearSolution(adjoint, Info(products=self.terms))
+            rest = add_scaled(rest, -1.0, condition.hvp(term))
+            term = times(rest, alpha)
+            adjoint = add_scaled(adjoint, 1.0, term)
+            # In the norm r^T A r the rests of a converging series shrink from term to term.
+            growing, size = dot(rest, term) > size, dot(rest, term)
+        code = code_where(growing, Outcome.DIVERGED, 0)
+        return LinearSolution(adjoint, Info(products=self.terms, code=code))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.registry import register
-from mlo.records import Info
+from mlo.records import Info, Outcome, code_where
 from mlo.types import Tensors
-from mlo.vectors import negative
+from mlo.vectors import negative, norm
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -40,4 +40,6 @@ class OneStep(Hypergradient):
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """One scaled copy of the cotangent, one mixed product."""
         adjoint = condition.update_vjp(cotangent)
-        return Result(negative(condition.mixed_vjp(adjoint)), state, Info(products=1))
+        code = code_where(~norm(adjoint).isfinite(), Outcome.NONFINITE, 0)
+        info = Info(products=1, code=code)
+        return Result(negative(condition.mixed_vjp(adjoint)), state, info)

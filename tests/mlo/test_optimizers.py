@@ -140,7 +140,7 @@ CASES = {
         lambda o: schedules.ReduceLROnPlateau(o, patience=0, threshold=0.9),
         {"scheduler_every": "train"},
     ),
-    "per update of several": Case(
+    "per move of several updates": Case(
         MOMENTUM, lambda o: schedules.ExponentialLR(o, 0.9), {"repeat": 2}
     ),
     "per epoch with several updates": Case(
@@ -190,7 +190,8 @@ def by_hand(case, change):
                 named = dict(net.named_parameters())
                 for key, value in positive({k: p.detach() for k, p in named.items()}).items():
                     named[key].copy_(value)
-        if scheduler is not None and (every is None or (i + 1) % EPOCH == 0):
+        period = case.repeat if every is None else EPOCH
+        if scheduler is not None and (i + 1) % period == 0:
             watched = {**metrics, "loss": loss}[case.options.get("scheduler_metric", "loss")]
             plateau = isinstance(scheduler, schedules.ReduceLROnPlateau)
             scheduler.step(*([float(watched.detach())] if plateau else []))
