@@ -103,11 +103,13 @@ def checked_method(name: str, method: Hypergradient | None) -> Hypergradient:
         return OneStep()
     if isinstance(method, Hypergradient):
         return method
-    known = {cls.__name__: cls for cls in methods().values()}
+    known = {key: cls.__name__ for key, cls in methods().items()}
     given = method if isinstance(method, str) else getattr(method, "__name__", repr(method))
+    meant = known.get(given, given)
+    hint = f"; write {meant}(...)" if meant in known.values() else nearest(given, known)
     raise MethodError(
         f"problem '{name}': hypergradient= must be an instance of a Hypergradient, such as "
-        f"mlo.Neumann(terms=10), got {given!r}{nearest(given, [*known, *methods()])}",
+        f"mlo.Neumann(terms=10), got {given!r}{hint}",
         problem=name,
     )
 

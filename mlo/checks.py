@@ -118,6 +118,12 @@ def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> 
                 "loss or leave it out of data="
             )
     for problem in problems.values():
+        if not isinstance(problem.scheduler_every, str | None):
+            raise DeclarationError(
+                f"problem '{problem.name}': scheduler_every= must be the name of a stream, got "
+                f"{problem.scheduler_every!r}; use every= or a scheduler that counts itself",
+                problem=problem.name,
+            )
         if problem.scheduler_every is not None and problem.scheduler_every not in streams:
             raise DeclarationError(
                 f"problem '{problem.name}': scheduler_every='{problem.scheduler_every}' is no data "

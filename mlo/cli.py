@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import pathlib
 import sys
@@ -21,7 +20,7 @@ from mlo.errors import ConfigurationError, DeclarationError, MloError, listed, n
 from mlo.options import add_settings, parse_settings
 from mlo.recipe import Job, Recipe
 from mlo.recipes import find_recipes, load_recipe
-from mlo.run_folder import RunFolder
+from mlo.run_folder import RunFolder, new_folder
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -110,7 +109,9 @@ def run(words: Sequence[str]) -> None:
     recipe, config, options = _configured(parser, words)
     recipe.check(config)
     console = rich.console.Console()
-    folder = RunFolder(options.out or _default_folder(recipe.name))
+    folder = RunFolder(options.out) if options.out else new_folder("runs", recipe.name)
+    if not options.quiet:
+        _print(console, f"{recipe.name}: writing to {folder.path}")
     folder.write_config(config)
     folder.write_versions()
     start = time.monotonic()
@@ -182,11 +183,6 @@ def _summary(describe: Callable[[str], str | None], name: str) -> str:
         return _first_line(describe(name))
     except ConfigurationError as error:  # one damaged package must not hide the others
         return f"(cannot be loaded: {_first_line(str(error))})"
-
-
-def _default_folder(name: str) -> pathlib.Path:
-    now = datetime.datetime.now()
-    return pathlib.Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
 
 
 def _first_line(text: str | None) -> str:

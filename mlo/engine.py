@@ -12,7 +12,13 @@ from torch import Tensor
 
 from mlo.callbacks.base import Watchers
 from mlo.devices import find_device
-from mlo.errors import DeclarationError, HypergradientWarning, listed, nearest
+from mlo.errors import (
+    DeclarationError,
+    EvaluationError,
+    HypergradientWarning,
+    listed,
+    nearest,
+)
 from mlo.graph import DependencyGraph
 from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
@@ -149,6 +155,7 @@ class Engine:
                 f"hypergradient('{name}'): no problem is called that"
                 f"{nearest(name, self.problems)} (problems: {listed(self.problems)})"
             )
+        self._ready()
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
         for response in responses:
@@ -193,12 +200,20 @@ class Engine:
             EvaluationError: (one of its kinds) a loss or an evaluation failed.
             StreamError: a data stream has nothing to give.
         """
+        self._ready()
         total = self._ticks(ticks, epochs)
         evaluations = Evaluations(self._program, evaluate or {})
         watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
         kept = _at_least_one("record_every", record_every)
         return run_loop(self.step, start, watchers, evaluations, kept)
+
+    def _ready(self) -> None:
+        if torch.is_inference_mode_enabled():
+            raise EvaluationError(
+                "the engine differentiates, which torch.inference_mode() forbids; call it outside"
+            )
+        self._program.check_unchanged()
 
     def _ticks(self, ticks: int | None, epochs: int | None) -> int:
         if (ticks is None) == (epochs is None):

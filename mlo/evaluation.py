@@ -20,6 +20,7 @@ from torch.func import functional_call
 from mlo.errors import LossError
 from mlo.guards import check_graph, refusing_checkpointing, refusing_writes
 from mlo.modes import in_modes
+from mlo.notes import noting
 from mlo.places import Buffers, Places, copied
 from mlo.problem import Problem
 from mlo.randomness import RandomState, replayed
@@ -126,6 +127,7 @@ class Objective:
                 stack.enter_context(self._replayed(setting))
             buffers = stack.enter_context(self._places.holding(copied(live)))
             given = {**setting.batch, TICK: setting.tick}
+            stack.enter_context(noting(f"in the loss of problem '{self.problem}'", setting.batch))
             # Ties need no care of torch: every place has its tensor.
             returned = functional_call(
                 self._container, self._parameters(values), (given,), tie_weights=False

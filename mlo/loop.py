@@ -10,6 +10,7 @@ import torch
 
 from mlo.callbacks.base import Watchers
 from mlo.errors import DeclarationError, EvaluationError, listed, nearest
+from mlo.notes import noting
 from mlo.program import Program
 from mlo.reads import Reads, declared_reads
 from mlo.records import (
@@ -31,6 +32,11 @@ class Evaluations:
     ) -> None:
         self.program = program
         self.functions: dict[str, tuple[Callable[..., Any], Reads, int]] = {}
+        if not isinstance(declared, Mapping):
+            raise DeclarationError(
+                "Engine.run(evaluate=...) must map names to (function, every), got "
+                f"{type(declared).__name__}; write {{'test': (function, 100)}}"
+            )
         for name, pair in declared.items():
             function, every = _pair(name, pair)
             reads = declared_reads(function, owner=f"evaluation '{name}'")
@@ -59,7 +65,8 @@ class Evaluations:
         with self.program.undisturbed(), torch.no_grad():
             for module in modules.values():
                 module.eval()
-            returned = reads.call(function, modules)
+            with noting(f"in evaluation '{name}'"):
+                returned = reads.call(function, modules)
         metrics = returned if isinstance(returned, Mapping) else {name: returned}
         try:
             plain = {key: float(value) for key, value in metrics.items()}
@@ -101,7 +108,8 @@ def run_loop(
                 status, reason = Status.STOPPED, stops[0].reason
                 break
     except BaseException as error:
-        status, reason = Status.FAILED, f"{type(error).__name__}: {error}"
+        words = [type(error).__name__, *([str(error)] if str(error) else [])]
+        status, reason = Status.FAILED, ": ".join(words)
         raise
     finally:
         seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ import torch
 
 from mlo.errors import GraphError, MethodError, listed, nearest
 from mlo.graph import DependencyGraph
-from mlo.hypergradients import Direct, Implicit
+from mlo.hypergradients import Dense, Direct, Implicit
 from mlo.hypergradients.base import NEEDS
 from mlo.problem import Problem
 from mlo.update_rules import known_names, knows
@@ -41,13 +41,15 @@ def check_methods(problems: Mapping[str, Problem], graph: DependencyGraph) -> No
 def _check_method(problem: Problem, graph: DependencyGraph) -> None:
     name, method = problem.name, problem.hypergradient
     kind = type(method).__name__
-    unknown = sorted(method.needs - NEEDS)
+    unknown = sorted(set(method.needs) - NEEDS)
     if unknown:
         raise MethodError(
             f"problem '{name}': hypergradient={kind} declares the need '{unknown[0]}', which is "
             f"none{nearest(unknown[0], NEEDS)} (known: {listed(sorted(NEEDS))}); correct its needs",
             problem=name,
         )
+    if isinstance(method, Dense):
+        method.check_size(name, sum(p.numel() for p in problem.variables().values()))
     if "optimizer" in method.needs and not knows(problem.optimizer):
         raise MethodError(
             f"problem '{name}': hypergradient={kind} needs the derivative of the optimizer's "

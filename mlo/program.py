@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlo.checks import by_name, check_sharing, check_streams, graph_nodes
-from mlo.errors import DeviceError
+from mlo.errors import DeviceError, ParameterError
 from mlo.evaluation import Objective
 from mlo.graph import DependencyGraph
 from mlo.method_checks import check_methods
@@ -46,6 +46,24 @@ class Program:
         modules = [problem.module for problem in self.problems.values()]
         with preserved(self.devices), preserved_modes(modules):
             yield
+
+    def check_unchanged(self) -> None:
+        """The variables are still those that the program was compiled with.
+
+        Raises:
+            ParameterError: a module or `requires_grad` was changed since.
+        """
+        for name, problem in self.problems.items():
+            now = dict(problem.module.named_parameters())
+            for key, p in self.variables[name].items():
+                if now.get(key) is not p or not p.requires_grad:
+                    change = "was replaced" if now.get(key) is not p else "was frozen"
+                    raise ParameterError(
+                        f"problem '{name}': its variable '{key}' {change} since the engine was "
+                        "built, which the engine and the optimizer do not know of; build a new "
+                        "engine after such a change, or write values in place",
+                        problem=name,
+                    )
 
     def present(self, name: str) -> Tensors:
         """Where a problem stands: its live tensors, detached but not copied."""

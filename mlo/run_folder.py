@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import pathlib
 from collections.abc import Mapping
@@ -29,15 +30,16 @@ class RunFolder:
 
     Args:
         path: the folder to create, with its parents; an empty one is taken as it is.
+        exist_ok: whether it may be there already.
 
     Raises:
         ConfigurationError: it holds files, is a file, or cannot be created.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, exist_ok: bool = True) -> None:
         self.path = pathlib.Path(path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=exist_ok)
             occupied = any(self.path.iterdir())
         except OSError as error:
             raise ConfigurationError(
@@ -74,3 +76,17 @@ class RunFolder:
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         write_text(self.path / name, json_text(value, indent=2) + "\n")
+
+
+def new_folder(parent: str | os.PathLike[str], name: str) -> RunFolder:
+    """Make a folder for a run named after the present second, and no other run's.
+
+    Raises:
+        ConfigurationError: it cannot be created.
+    """
+    stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path, number = pathlib.Path(parent) / stem, 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stem}-{number}")
+    return RunFolder(path, exist_ok=False)

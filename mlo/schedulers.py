@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlo.errors import LossError, listed, nearest
 from mlo.evaluation import Evaluation
+from mlo.notes import noting
 from mlo.problem import Problem
 from mlo.streams import Stream
 
@@ -33,6 +34,10 @@ class Schedulers:
             epochs = self._streams[problem.scheduler_every].epochs
             steps = epochs - self._heard.get(problem.name, 0)
             self._heard[problem.name] = epochs
+        with noting(f"in the scheduler of problem '{problem.name}'"):
+            self._advance(problem, evaluation, steps)
+
+    def _advance(self, problem: Problem, evaluation: Evaluation, steps: int) -> None:
         for _ in range(steps):
             if isinstance(problem.scheduler, ReduceLROnPlateau):
                 problem.scheduler.step(_metric(problem, evaluation))

@@ -20,10 +20,12 @@ class Stream:
     """
 
     def __init__(self, name: str, source: Iterable[Any], device: torch.device | None) -> None:
-        if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
+        one_batch = isinstance(source, str | bytes | torch.Tensor | Mapping)
+        if one_batch or not isinstance(source, Iterable):
             raise StreamError(
                 f"data stream '{name}' must be an iterable of batches, such as a DataLoader or a "
-                f"list, got {type(source).__name__}"
+                f"list, got {type(source).__name__}; if that is the one batch there is, put it in "
+                "a list"
             )
         self.name = name
         self.source = source

@@ -131,7 +131,7 @@ class _Site:
             with torch.no_grad():  # states are plain tensors
                 self.sweep.states[self.name] = self.method.init(condition)
         result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
-        _check_result(self.name, self.method, result, sum(needed))
+        _check_result(self.name, self.method, result, condition.context)
         self.sweep.states[self.name] = result.state
         self.sweep.responses.append(
             ResponseRecord(self.name, type(self.method).__name__, result.info)
@@ -168,15 +168,21 @@ class _Site:
         )
 
 
-def _check_result(name: str, method: Hypergradient, result: Result, expected: int) -> None:
-    if not isinstance(result, Result) or len(result.grads) != expected:
-        found = len(result.grads) if isinstance(result, Result) else type(result).__name__
-        raise MethodError(
-            f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
-            f"with one gradient (or None) for each of the {expected} tensors of condition.context, "
-            f"got {found}",
-            problem=name,
-        )
+def _check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
+    expected = [tuple(c.shape) for c in context]
+    found: object = type(result).__name__
+    if isinstance(result, Result):
+        found = [None if g is None else tuple(g.shape) for g in result.grads]
+        if len(result.grads) == len(context) and all(
+            g is None or g.shape == c.shape for g, c in zip(result.grads, context, strict=True)
+        ):
+            return
+    raise MethodError(
+        f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result with "
+        f"a gradient (or None) of the shape of each tensor of condition.context, {expected}, got "
+        f"{found}",
+        problem=name,
+    )
 
 
 def _grouped(

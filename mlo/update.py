@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlo.errors import EvaluationError, listed
+from mlo.notes import noting
 from mlo.types import PartialTensors, Tensors
 from mlo.update_rules import update_derivative
 
@@ -30,7 +31,16 @@ class Projection:
     def __call__(self, params: Sequence[Tensor]) -> Tensors:
         """The projected tensors; those that the function does not return stay as they are."""
         given = dict(zip(self.names, params, strict=True))
-        projected = self.function(dict(given))
+        with noting(f"in project= of problem '{self.problem}'"):
+            projected = self.function(dict(given))
+        sound = isinstance(projected, Mapping)
+        if not sound or not all(isinstance(t, Tensor) for t in projected.values()):
+            found = {k: type(t).__name__ for k, t in projected.items()} if sound else projected
+            raise EvaluationError(
+                f"problem '{self.problem}': project= must return name -> tensor, got "
+                f"{type(projected).__name__} {found!r}; return those that it changes by name",
+                problem=self.problem,
+            )
         unknown = [k for k in projected if k not in given]
         if unknown:
             raise EvaluationError(

@@ -57,7 +57,24 @@ class Watchers:
 
     def __init__(self, callbacks: Sequence[object]) -> None:
         hooks = [name for name in vars(Callback) if name.startswith("on_")]
+        if not isinstance(callbacks, Sequence):
+            raise DeclarationError(
+                "Engine.run(callbacks=...) must be a list, got "
+                f"{type(callbacks).__name__}; write [callback]"
+            )
         for callback in callbacks:
+            if isinstance(callback, type):
+                raise DeclarationError(
+                    f"Engine.run(callbacks=...) takes objects, got the class {callback.__name__}; "
+                    f"write {callback.__name__}(...)"
+                )
+            for name in dir(callback):
+                hint = nearest(name, hooks)
+                if name.startswith("on_") and name not in hooks and hint:
+                    raise DeclarationError(
+                        f"Engine.run(callbacks=...): {type(callback).__name__} has a method "
+                        f"'{name}', which would never be called{hint}"
+                    )
             if not any(callable(getattr(callback, hook, None)) for hook in hooks):
                 own = [name for name in dir(callback) if not name.startswith("_")]
                 typo = next((hint for name in own if (hint := nearest(name, hooks))), "")

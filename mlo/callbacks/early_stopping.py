@@ -40,9 +40,10 @@ class EarlyStopping(Callback):
         mode: Mode = "max",
         least: float = 0.0,
     ) -> None:
-        if patience < 1:
+        if not isinstance(patience, int) or patience < 1:
             raise ConfigurationError(
-                f"EarlyStopping(patience=...): expected at least 1 evaluation, got {patience}"
+                "EarlyStopping(patience=...): expected a whole number of at least 1 evaluation, "
+                f"got {patience!r}"
             )
         if not least >= 0:
             raise ConfigurationError(

@@ -44,6 +44,11 @@ class KeepBest(Callback):
         modules: Mapping[str, nn.Module],
         mode: Mode = "max",
     ) -> None:
+        if not isinstance(modules, Mapping):
+            raise ConfigurationError(
+                f"KeepBest(modules=...): expected name -> module, got {type(modules).__name__}; "
+                "write {'classifier': net}"
+            )
         if not modules:
             raise ConfigurationError(
                 "KeepBest(modules=...): expected at least one module, got none; "

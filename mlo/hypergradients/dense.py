@@ -44,17 +44,25 @@ class Dense(Implicit):
         check_number(self, "tolerance")
         check_whole(self, "limit", least=1)
 
+    def check_size(self, problem: str, size: int) -> None:
+        """Refuse to write out the Hessian of a problem with more than `limit` parameters.
+
+        Raises:
+            MethodError: `size` is larger.
+        """
+        if size > self.limit:
+            raise MethodError(
+                f"problem '{problem}': hypergradient=Dense would write out {size} x {size} "
+                f"numbers, more than Dense(limit={self.limit}) allows; use ConjugateGradient or "
+                "Neumann, or raise the limit",
+                problem=problem,
+            )
+
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Column by column, then one LU factorization."""
         v = flat(cotangent)
         size = v.numel()
-        if size > self.limit:
-            raise MethodError(
-                f"problem '{condition.problem}': hypergradient=Dense writes out {size} x {size} "
-                f"numbers, more than Dense(limit={self.limit}) allows; use ConjugateGradient or "
-                "Neumann, or raise the limit",
-                problem=condition.problem,
-            )
+        self.check_size(condition.problem, size)
         unit = torch.eye(size, dtype=v.dtype, device=v.device)
         columns = [flat(condition.hvp(unflat(e, cotangent))) for e in unit]
         matrix = torch.stack(columns, dim=1) + self.damping * unit

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from mlo.errors import MethodError
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.records import Info, Outcome, code_of, code_where
 from mlo.solve import LinearSolution
@@ -40,11 +41,28 @@ class Implicit(Hypergradient):
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Solve, then take one mixed product."""
-        solution = condition.solve(self.solve, cotangent)
+        solution = condition.solve(self._solve, cotangent)
         product, mixed = condition.products(solution.adjoint)
         with torch.no_grad():
             info = self._judged(solution, product, cotangent)
         return Result(negative(mixed), state, info)
+
+    def _solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
+        """`solve`, with what it returns made sure of."""
+        found = self.solve(condition, cotangent)
+        expected = [tuple(v.shape) for v in cotangent]
+        shapes = (
+            [tuple(u.shape) for u in found.adjoint]
+            if isinstance(found, LinearSolution)
+            else type(found).__name__
+        )
+        if shapes != expected:
+            raise MethodError(
+                f"problem '{condition.problem}': hypergradient={type(self).__name__}, solve() must "
+                f"return a LinearSolution with tensors of shapes {expected}, got {shapes}",
+                problem=condition.problem,
+            )
+        return found
 
     def _judged(self, solution: LinearSolution, product: Tensors, v: Tensors) -> Info:
         """Measure the residual and name the outcome; what the solver reported goes first."""

@@ -22,6 +22,9 @@ class ReweightingConfig(RecipeConfig):
     seeds: int = Field(3, ge=1, description="repetitions, each with a seed of its own")
     ticks: int = Field(400, ge=1, description="batches that every network is trained on")
     evaluations: int = Field(20, ge=1, description="points of the accuracy curves")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; the last digits of the results depend on their number"
+    )
     device: str = Field("cpu", description="where to compute, such as cpu or cuda")
 
     dataset: Literal["digits"] = Field("digits", description="images and labels")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from mlo.callbacks import Callback
 from mlo.engine import Engine
@@ -32,7 +35,8 @@ class LFMReweighting(Recipe[ReweightingConfig]):
     def run(self, config: ReweightingConfig, job: Job) -> Results:
         """Run all seeds under one progress display and compare what came out."""
         repetitions = []
-        with job.board(config.seeds * len(RUNS) * config.ticks) as board:
+        board = job.board(config.seeds * len(RUNS) * config.ticks)
+        with _threads(config.threads), board:
 
             def watch(seed: int, run: str) -> tuple[Callback, ...]:
                 return job.callbacks(f"seed {seed}, {run}", board)
@@ -48,6 +52,16 @@ class LFMReweighting(Recipe[ReweightingConfig]):
         if job.folder is not None:
             notes.append(_draw(config, repetitions, job.folder))
         return Results(results, (table(config, results),), tuple(notes))
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _draw(config: ReweightingConfig, repetitions: Sequence[Repetition], folder: RunFolder) -> str:

@@ -107,7 +107,6 @@ SOURCES = {
     "a list": [0, 1, 2],
     "a tuple": (0, 1, 2),
     "a range": range(3),
-    "the keys of a mapping": {0: "a", 1: "b", 2: "c"},
 }
 
 
