@@ -29,6 +29,7 @@ from mlo.records import (
     StartRecord,
     TickRecord,
 )
+from mlo.run_length import at_least_one, run_length
 from mlo.run_result import RunResult
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
@@ -201,11 +202,18 @@ class Engine:
             StreamError: a data stream has nothing to give.
         """
         self._ready()
-        total = self._ticks(ticks, epochs)
+        total = run_length(
+            ticks,
+            epochs,
+            schedule=self.schedule,
+            streams=self._streams,
+            tick=self.tick,
+            counts=self._counts,
+        )
         evaluations = Evaluations(self._program, evaluate or {})
         watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
-        kept = _at_least_one("record_every", record_every)
+        kept = at_least_one("record_every", record_every)
         return run_loop(self.step, start, watchers, evaluations, kept)
 
     def _ready(self) -> None:
@@ -214,47 +222,3 @@ class Engine:
                 "the engine differentiates, which torch.inference_mode() forbids; call it outside"
             )
         self._program.check_unchanged()
-
-    def _ticks(self, ticks: int | None, epochs: int | None) -> int:
-        if (ticks is None) == (epochs is None):
-            raise DeclarationError("Engine.run takes exactly one of ticks= and epochs=")
-        if ticks is not None:
-            return _at_least_one("ticks", ticks)
-        assert epochs is not None
-        sized = [
-            self._streams[stream]
-            for node in self.graph.nodes.values()
-            for stream in node.streams
-            if self._streams[stream].length
-        ]
-        if not sized:
-            raise DeclarationError(
-                "Engine.run(epochs=...) needs a data stream with a length; use ticks="
-            )
-        name, length = sized[0].name, sized[0].length
-        assert length is not None
-        return self._ticks_until(name, (sized[0].epochs + _at_least_one("epochs", epochs)) * length)
-
-    def _ticks_until(self, stream: str, batches: int) -> int:
-        """Ticks until `stream` has given `batches` batches: the schedule played ahead."""
-        used, ticks, counts = self._streams[stream].used, 0, dict(self._counts)
-        idle = 0
-        while used < batches:
-            if idle == 10**6:
-                raise DeclarationError(
-                    f"Engine.run(epochs=...): stream '{stream}' is not drawn in a million ticks; "
-                    "use ticks=, or a shorter warmup= or every="
-                )
-            plan = self.schedule.plan(self.tick + ticks, counts)
-            drawn = plan.draws.get(stream, 0)
-            idle = 0 if drawn else idle + 1
-            used, ticks, counts = used + drawn, ticks + 1, dict(plan.counts)
-        return ticks
-
-
-def _at_least_one(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DeclarationError(
-            f"Engine.run({argument}=...) must be a whole number of at least 1, got {value!r}"
-        )
-    return value
