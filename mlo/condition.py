@@ -21,7 +21,7 @@ from mlo.errors import MethodError
 from mlo.moves import Move
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import dot, filled
+from mlo.vectors import dense, dot, filled
 
 Objective = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
@@ -170,7 +170,7 @@ class Condition:
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
         """``(dg/dwrt)^T u`` on the one retained graph."""
-        return differentiate(
+        found = differentiate(
             self.problem,
             self._linearized().gradient,
             wrt,
@@ -178,6 +178,7 @@ class Condition:
             create_graph=self.attached,
             retain_graph=True,
         )
+        return dense(found)
 
 
 def _leaves(tensors: Sequence[Tensor]) -> Tensors:

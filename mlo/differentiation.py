@@ -62,6 +62,6 @@ def _translated(error: RuntimeError, problem: str) -> EvaluationError | None:
     text = str(error)
     if "torch.utils.checkpoint is incompatible" in text:
         return CheckpointingError(checkpointing_message(problem), problem=problem)
-    if "is not implemented" in text or "not differentiable" in text:
+    if "derivative" in text and ("is not implemented" in text or "not differentiable" in text):
         return double_backward_error(problem, text)
     return None

@@ -111,7 +111,17 @@ class Engine:
         return self._program.problems
 
     def step(self, on_move: Callable[[MoveRecord], None] | None = None) -> TickRecord:
-        """Make one tick and return its record; `on_move` is told of every move as it is made."""
+        """Make one tick and return its record; `on_move` is told of every move as it is made.
+
+        Raises:
+            ParameterError: a module was changed since the engine was built.
+            EvaluationError: (one of its kinds) a loss failed.
+            StreamError: a data stream has nothing to give.
+        """
+        self._ready()
+        return self._tick(on_move)
+
+    def _tick(self, on_move: Callable[[MoveRecord], None] | None = None) -> TickRecord:
         started = time.perf_counter()
         plan = self.schedule.plan(self.tick, self._counts)
         for name, draws in plan.draws.items():
@@ -214,7 +224,7 @@ class Engine:
         watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
         kept = at_least_one("record_every", record_every)
-        return run_loop(self.step, start, watchers, evaluations, kept)
+        return run_loop(self._tick, start, watchers, evaluations, kept)
 
     def _ready(self) -> None:
         if torch.is_inference_mode_enabled():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from mlo.arguments import (
     OptimizerLike,
@@ -118,13 +118,14 @@ class Problem:
                 "lambda params: torch.optim.SGD(params, 0.1)",
                 problem=self.name,
             )
-        for key, p in named.items():
-            if isinstance(p, UninitializedParameter):
+        for key, t in {**named, **dict(self.module.named_buffers())}.items():
+            if is_lazy(t):
                 raise ParameterError(
-                    f"problem '{self.name}': parameter '{key}' of a lazy module has no shape yet; "
-                    "call the module once on a batch before declaring the problem",
+                    f"problem '{self.name}': '{key}' of a lazy module has no shape yet; call the "
+                    "module once on a batch before declaring the problem",
                     problem=self.name,
                 )
+        for key, p in named.items():
             if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
                 raise ParameterError(
                     f"problem '{self.name}': parameter '{key}' has gradient hooks, which do not "

@@ -30,6 +30,7 @@ class Program:
         problems: name -> declaration, lowest first.
         graph: reads, scopes, contexts and orders.
         variables: problem -> name -> live parameter.
+        parameters: the same for all parameters, those that are left out too.
         objectives: problem -> its loss as a function of tensors.
         devices: accelerators that hold variables.
     """
@@ -37,6 +38,7 @@ class Program:
     problems: Mapping[str, Problem]
     graph: DependencyGraph
     variables: Mapping[str, Mapping[str, nn.Parameter]]
+    parameters: Mapping[str, Mapping[str, nn.Parameter]]
     objectives: Mapping[str, Objective]
     devices: tuple[torch.device, ...]
 
@@ -48,22 +50,27 @@ class Program:
             yield
 
     def check_unchanged(self) -> None:
-        """The variables are still those that the program was compiled with.
+        """Modules and optimizers still hold what the program was compiled with.
 
         Raises:
-            ParameterError: a module or `requires_grad` was changed since.
+            ParameterError: a parameter was replaced, frozen, unfrozen or given a hook since.
         """
         for name, problem in self.problems.items():
+            own, before = self.variables[name], self.parameters[name]
             now = dict(problem.module.named_parameters())
-            for key, p in self.variables[name].items():
-                if now.get(key) is not p or not p.requires_grad:
-                    change = "was replaced" if now.get(key) is not p else "was frozen"
-                    raise ParameterError(
-                        f"problem '{name}': its variable '{key}' {change} since the engine was "
-                        "built, which the engine and the optimizer do not know of; build a new "
-                        "engine after such a change, or write values in place",
-                        problem=name,
-                    )
+            changes = {k: "replaced" for k in {**before, **now} if before.get(k) is not now.get(k)}
+            if not changes:
+                present = problem.variables()
+                changes = {k: "frozen" for k in own if k not in present}
+                changes |= {k: "unfrozen" for k in present if k not in own}
+            for key, change in changes.items():
+                what = "variable" if key in own else "parameter"
+                raise ParameterError(
+                    f"problem '{name}': its {what} '{key}' was {change} since the engine was "
+                    "built, of which the engine does not know; build a new engine after such a "
+                    "change, or write values in place",
+                    problem=name,
+                )
 
     def present(self, name: str) -> Tensors:
         """Where a problem stands: its live tensors, detached but not copied."""
@@ -112,7 +119,8 @@ def compile_program(
     devices = {p.device for own in variables.values() for p in own.values()}
     accelerators = tuple(d for d in devices if d.type not in ("cpu", "meta"))
     objectives = _objectives(named, graph, variables, accelerators)
-    return Program(named, graph, variables, objectives, accelerators)
+    parameters = {name: dict(p.module.named_parameters()) for name, p in named.items()}
+    return Program(named, graph, variables, parameters, objectives, accelerators)
 
 
 def _objectives(

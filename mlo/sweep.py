@@ -23,6 +23,7 @@ from mlo.records import ResponseRecord
 from mlo.response import respond
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
+from mlo.vectors import dense, filled, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,9 @@ class _Site:
         condition = self.condition(params, context, needed)
         if self.name not in self.sweep.states:
             with torch.no_grad():  # states are plain tensors
-                self.sweep.states[self.name] = self.method.init(condition)
+                detached = self.condition(params, context, needed)
+                self.sweep.states[self.name] = self.method.init(detached)
+        cotangent = filled(dense(cotangent), params)
         result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
         _check_result(self.name, self.method, result, condition.context)
         self.sweep.states[self.name] = result.state
@@ -169,20 +172,16 @@ class _Site:
 
 
 def _check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
-    expected = [tuple(c.shape) for c in context]
-    found: object = type(result).__name__
-    if isinstance(result, Result):
-        found = [None if g is None else tuple(g.shape) for g in result.grads]
-        if len(result.grads) == len(context) and all(
-            g is None or g.shape == c.shape for g, c in zip(result.grads, context, strict=True)
-        ):
-            return
-    raise MethodError(
-        f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result with "
-        f"a gradient (or None) of the shape of each tensor of condition.context, {expected}, got "
-        f"{found}",
-        problem=name,
-    )
+    expected = shapes(context)
+    found = shapes(result.grads) if isinstance(result, Result) else type(result).__name__
+    fits = isinstance(found, list) and len(found) == len(expected)
+    if not fits or any(f not in (None, e) for f, e in zip(found, expected, strict=True)):
+        raise MethodError(
+            f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
+            f"with a gradient (or None) of the shape of each tensor of condition.context, "
+            f"{expected}, got {found}",
+            problem=name,
+        )
 
 
 def _grouped(

@@ -117,15 +117,23 @@ def trial_copy(
     """A copy of `optimizer` that steps copies of `params` standing at `values`."""
     copies = [nn.Parameter(v.detach().clone(memory_format=torch.preserve_format)) for v in values]
     twins: dict[int, Any] = {id(p): c for p, c in zip(params, copies, strict=True)}
+    return _twin(optimizer, twins), copies
+
+
+def _twin(optimizer: torch.optim.Optimizer, twins: dict[int, Any]) -> torch.optim.Optimizer:
+    """A copy of an optimizer, attribute by attribute, over the twins of its parameters."""
     trial = object.__new__(type(optimizer))
+    twins[id(optimizer)] = trial
     for name, value in optimizer.__dict__.items():
         # The user's hooks belong to real steps, as does the wrapper of `step` that a scheduler
         # hangs on the instance.
         if name in _HOOKS:
             trial.__dict__[name] = OrderedDict()
+        elif isinstance(value, torch.optim.Optimizer) and id(value) not in twins:
+            trial.__dict__[name] = _twin(value, twins)
         elif name != "step":
             trial.__dict__[name] = copy.deepcopy(value, twins)
-    return trial, copies
+    return trial
 
 
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")

@@ -48,9 +48,30 @@ def filled(a: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensors:
     return tuple(torch.zeros_like(y) if x is None else x for x, y in zip(a, like, strict=True))
 
 
+def dense(a: Sequence[Tensor | None]) -> PartialTensors:
+    """The same values without sparse layouts, such as embeddings give."""
+    return tuple(x.to_dense() if x is not None and x.is_sparse else x for x in a)
+
+
 def widened(x: Tensor) -> Tensor:
     """`x` in float32 or better."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def finite(tensors: Sequence[Tensor | None]) -> Tensor:
+    """Whether all entries are finite, 0-dim; what is `None` is."""
+    present = [_entries(x).isfinite().all() for x in tensors if x is not None]
+    return torch.stack(present).all() if present else torch.tensor(True)
+
+
+def shapes(tensors: object) -> list[object] | str:
+    """The shape of each tensor; `None` stays, and what is no tensor is named by its type."""
+    if not isinstance(tensors, tuple | list):
+        return type(tensors).__name__
+    return [
+        tuple(x.shape) if isinstance(x, Tensor) else None if x is None else type(x).__name__
+        for x in tensors
+    ]
 
 
 def flat(tensors: Tensors) -> Tensor:

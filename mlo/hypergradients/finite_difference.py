@@ -14,7 +14,7 @@ from mlo.hypergradients.fields import check_number
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import norm, widened
+from mlo.vectors import finite, norm, widened
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -81,11 +81,12 @@ class FiniteDifference(Hypergradient):
         grads = self._difference(condition, shift, size, radius)
         cost = 1 if self.scheme == "forward" else 2
         info = Info(products=cost, code=code_where(size == 0, Outcome.ZERO, 0))
-        finite = norm([g for g in grads if g is not None] or shift).isfinite()
         if self.check:
             half = self._difference(condition, shift, size, radius / 2)
             info = self._compared(grads, half, info)
-        info = dataclasses.replace(info, code=code_where(~finite, Outcome.NONFINITE, info.code))
+        info = dataclasses.replace(
+            info, code=code_where(~finite((*shift, *grads)), Outcome.NONFINITE, info.code)
+        )
         return Result(grads, state, info)
 
     def _difference(

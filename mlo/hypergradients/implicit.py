@@ -7,13 +7,14 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
 
 from mlo.errors import MethodError
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.records import Info, Outcome, code_of, code_where
 from mlo.solve import LinearSolution
-from mlo.types import Tensors
-from mlo.vectors import add_scaled, negative, norm
+from mlo.types import PartialTensors, Tensors
+from mlo.vectors import add_scaled, dot, finite, negative, norm, shapes
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -30,7 +31,7 @@ class Implicit(Hypergradient):
 
     differentiable: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
-    """Whether residuals shrink where the solver converges: one above 1 then means divergence."""
+    """Whether `energy` shrinks from iteration to iteration where the solver converges."""
 
     damping: float = 0.0
     tolerance: float = 1e-6
@@ -44,37 +45,47 @@ class Implicit(Hypergradient):
         solution = condition.solve(self._solve, cotangent)
         product, mixed = condition.products(solution.adjoint)
         with torch.no_grad():
-            info = self._judged(solution, product, cotangent)
+            info = self._judged(condition, solution, product, mixed, cotangent)
         return Result(negative(mixed), state, info)
 
     def _solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """`solve`, with what it returns made sure of."""
         found = self.solve(condition, cotangent)
-        expected = [tuple(v.shape) for v in cotangent]
-        shapes = (
-            [tuple(u.shape) for u in found.adjoint]
-            if isinstance(found, LinearSolution)
-            else type(found).__name__
-        )
-        if shapes != expected:
+        expected = shapes(cotangent)
+        given = shapes(found.adjoint) if isinstance(found, LinearSolution) else type(found).__name__
+        if given != expected:
             raise MethodError(
                 f"problem '{condition.problem}': hypergradient={type(self).__name__}, solve() must "
-                f"return a LinearSolution with tensors of shapes {expected}, got {shapes}",
+                f"return a LinearSolution with tensors of shapes {expected}, got {given}",
                 problem=condition.problem,
             )
         return found
 
-    def _judged(self, solution: LinearSolution, product: Tensors, v: Tensors) -> Info:
+    def energy(self, condition: Condition, rest: Tensors) -> Tensor:
+        """A square norm of the rest ``v - H u``: grown beyond that of v, it means divergence."""
+        return dot(rest, rest)
+
+    def _judged(
+        self,
+        condition: Condition,
+        solution: LinearSolution,
+        product: Tensors,
+        mixed: PartialTensors,
+        v: Tensors,
+    ) -> Info:
         """Measure the residual and name the outcome; what the solver reported goes first."""
         damped = add_scaled(product, self.damping, solution.adjoint)
         size = norm(v)
         safe = torch.where(size > 0, size, torch.ones_like(size))
-        residual = norm(add_scaled(v, -1.0, damped)) / safe
+        rest = add_scaled(v, -1.0, damped)
+        residual = norm(rest) / safe
         code = code_where(residual <= self.tolerance, Outcome.CONVERGED, code_of(Outcome.LIMIT))
         if self.monotone:
-            code = code_where(residual > 1.0, Outcome.DIVERGED, code)
-        code = code_where(~residual.isfinite(), Outcome.NONFINITE, code)
+            grown = self.energy(condition, rest) > self.energy(condition, v)
+            code = code_where(grown, Outcome.DIVERGED, code)
+        sound = residual.isfinite() & finite(mixed)
+        code = code_where(~sound, Outcome.NONFINITE, code)
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)
-        code = code_where(size == 0, Outcome.ZERO, code)
+        code = code_where((size == 0) & sound, Outcome.ZERO, code)
         return dataclasses.replace(solution.info, residual=residual, code=code)

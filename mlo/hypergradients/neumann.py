@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.implicit import Implicit
@@ -53,16 +54,26 @@ class Neumann(Implicit):
             check_number(self, "alpha", positive=True)
 
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
-        """Sum the series: r_{k+1} = r_k - H (alpha r_k), u = sum alpha r_k."""
-        alpha = condition.learning_rate if self.alpha is None else (self.alpha,) * len(cotangent)
+        """Sum the series: r_{k+1} = r_k - H (A r_k), u = sum A r_k."""
+        alpha = self._alpha(condition)
         rest, term = cotangent, times(cotangent, alpha)
         adjoint, size = term, dot(rest, term)
         growing = torch.zeros_like(size, dtype=torch.bool)
+        margin = 1.0 + 1e3 * torch.finfo(size.dtype).eps  # a rest in the null space stays the same
         for _ in range(self.terms - 1):
             rest = add_scaled(rest, -1.0, condition.hvp(term))
             term = times(rest, alpha)
             adjoint = add_scaled(adjoint, 1.0, term)
-            # In the norm r^T A r the rests of a converging series shrink from term to term.
-            growing, size = dot(rest, term) > size, dot(rest, term)
+            before, size = size, dot(rest, term)
+            growing = size > margin * before
         code = code_where(growing, Outcome.DIVERGED, 0)
         return LinearSolution(adjoint, Info(products=self.terms, code=code))
+
+    def energy(self, condition: Condition, rest: Tensors) -> Tensor:
+        """``r^T A r``, in which I - H A contracts wherever the series converges."""
+        return dot(rest, times(rest, self._alpha(condition)))
+
+    def _alpha(self, condition: Condition) -> tuple[float | Tensor, ...]:
+        if self.alpha is None:
+            return condition.learning_rate
+        return (self.alpha,) * len(condition.params)

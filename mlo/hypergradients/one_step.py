@@ -9,7 +9,7 @@ from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.types import Tensors
-from mlo.vectors import negative, norm
+from mlo.vectors import finite, negative
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -40,6 +40,6 @@ class OneStep(Hypergradient):
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """One scaled copy of the cotangent, one mixed product."""
         adjoint = condition.update_vjp(cotangent)
-        code = code_where(~norm(adjoint).isfinite(), Outcome.NONFINITE, 0)
-        info = Info(products=1, code=code)
-        return Result(negative(condition.mixed_vjp(adjoint)), state, info)
+        mixed = condition.mixed_vjp(adjoint)
+        code = code_where(~finite((*adjoint, *mixed)), Outcome.NONFINITE, 0)
+        return Result(negative(mixed), state, Info(products=1, code=code))

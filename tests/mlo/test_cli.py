@@ -216,6 +216,37 @@ def test_quiet_leaves_out_the_progress_and_nothing_else(tiny, capsys, quiet):
     assert json.loads((tiny / "new/results.json").read_text())["results"] == {"x": [0.421875]}
 
 
+@pytest.mark.parametrize("ends", ["ends = []", "raise mlo.errors.DataError('no data')"])
+def test_a_run_says_first_where_it_writes_and_says_so_whatever_comes(
+    tmp_path, monkeypatch, capsys, ends
+):
+    entries = "[mlo.recipes]\ntiny=mlo_cli_first:recipe"
+    install(tmp_path, monkeypatch, "mlo_cli_first", TINY.replace("ends = []", ends), entries)
+    monkeypatch.chdir(tmp_path)
+    main(["run", "tiny", "--out", "new folder"])
+    assert capsys.readouterr().out.splitlines()[0] == "tiny: writing to new folder"
+    main(["run", "tiny"])
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert capsys.readouterr().out.splitlines()[0] == f"tiny: writing to runs/{folder.name}"
+    main(["run", "tiny", "--quiet", "--out", "quiet"])
+    assert "writing to" not in capsys.readouterr().out
+
+
+def test_a_run_begins_with_the_seed_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*lfm("out"), "--first-seed", "4"]) == 0
+    assert "seed 4" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out/results.json").read_text())["results"]["seeds"]
+    assert [one["seed"] for one in found] == [4, 5]
+    names = {path.name for path in (tmp_path / "out").glob("records-*")}
+    assert names == {f"records-seed-{s}-{r}.jsonl" for s in (4, 5) for r in LFM_RUNS}
+    assert main(["run", "lfm-reweighting", "--first-seed", "-1"]) == 2
+    assert "first_seed: expected" in joined(capsys.readouterr().err)
+
+
+LFM_RUNS = ("plain", "plain-val", "lfm")
+
+
 def lfm(out) -> list[str]:
     words = "run lfm-reweighting --ticks 3 --seeds 2 --width 2 --features 4 --device cpu"
     return [*words.split(), "--out", str(out)]

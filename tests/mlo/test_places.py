@@ -8,6 +8,7 @@ import gc
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import mlo
 
@@ -64,7 +65,22 @@ class Late(nn.Module):
         return h * (1 + self.queue.mean()) + self.seen
 
 
-MODULES = [Twice, Tied, Late]
+class Normed(nn.Module):
+    """Parametrizations: one with buffers that every training forward writes in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.two = parametrizations.weight_norm(nn.Linear(3, 3))
+        self.register_buffer("mean", torch.zeros(3), persistent=False)
+
+    def forward(self, x):
+        h = self.two(self.one(x).tanh())
+        self.mean.lerp_(h.detach().mean(0), 0.1)
+        return h - self.mean
+
+
+MODULES = [Twice, Tied, Late, Normed]
 LOOKAHEAD = pytest.mark.parametrize("lookahead", [False, True])
 
 
@@ -138,7 +154,7 @@ def test_real_moves_leave_the_buffers_that_plain_torch_leaves(make, lookahead):
         fit(plain, {"a": a}).backward()
         optimizer.step()
         assert {m.problem for m in a_used} == {"net", "upper"}
-    found, want = net.state_dict(), plain.state_dict()
+    found, want = (dict([*n.named_parameters(), *n.named_buffers()]) for n in (net, plain))
     assert found.keys() == want.keys()
     for key, value in want.items():
         assert found[key].dtype == value.dtype, key
@@ -243,3 +259,19 @@ def test_under_autocast_nothing_is_kept_from_tick_to_tick():
         before = tensors()
         made.run(ticks=20, record_every=100)
         assert tensors() <= before + 5
+
+
+def test_a_device_keeps_the_state_of_a_loaded_optimizer():
+    net, twin = Twice(), Twice()
+    twin.load_state_dict(net.state_dict())
+    made = [torch.optim.SGD(n.parameters(), RATE, momentum=0.9) for n in (net, twin)]
+    for part, optimizer in zip((net, twin), made, strict=True):
+        part(X).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    twin(X).mean().backward()
+    made[1].step()
+    problem = mlo.Problem("net", module=net, loss=lambda net: net(X).mean(), optimizer=made[0])
+    assert repr(problem) == "Problem('net', reads=('net',))"
+    mlo.Engine([problem], device="cpu").step()
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), twin.parameters(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import json
 import math
@@ -15,7 +16,7 @@ import mlo
 from mlo.cli import main
 from mlo.errors import ConfigurationError
 from mlo.files import json_text, write_text
-from mlo.run_folder import RunFolder
+from mlo.run_folder import RunFolder, new_folder
 
 SETTINGS = "--ticks 8 --seeds 2 --width 4 --features 8 --evaluations 4 --noise flip --rate 0.4"
 NETWORKS = ["plain", "plain+val", "learner", "relearner"]
@@ -195,6 +196,27 @@ def test_a_new_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_pat
     folder = RunFolder(path)
     assert folder.records("x") == path / "records-x.jsonl"
     assert not list(path.iterdir())
+
+
+class Noon(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2020, 2, 29, 12, 0, 0)
+
+
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(datetime, "datetime", Noon)
+    folders = [new_folder(tmp_path / "runs", "lfm") for _ in range(3)]
+    names = [folder.path.relative_to(tmp_path / "runs").as_posix() for folder in folders]
+    assert names == [f"lfm-20200229-120000{end}" for end in ("", "-2", "-3")]
+    assert all(folder.path.is_dir() for folder in folders)
+
+
+def test_a_folder_that_another_run_has_just_made_is_not_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot create"):
+        RunFolder(tmp_path / "run", exist_ok=False)
+    RunFolder(tmp_path / "run")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_and_stays(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import mlo
-from mlo.errors import DeclarationError
+from mlo.configuration import configure
+from mlo.errors import ConfigurationError, DeclarationError
 from mlo.recipe import Job
 from problems.datasets import load_digits, stream
 from problems.lfm import experiment, programs, task
@@ -117,6 +119,38 @@ def test_a_run_in_which_some_seeds_have_no_wrong_label_ends_with_results():
 def test_a_run_that_diverges_ends_with_results_that_say_so():
     found = results(learning_rate=1e12)
     assert math.isnan(found.numbers["mean"]["weight"]["clean"])
+
+
+def test_the_first_seed_moves_the_range_of_seeds_and_nothing_else():
+    three, two = results(ticks=4, seeds=3), results(ticks=4, seeds=2, first_seed=1)
+    assert two.numbers["seeds"] == three.numbers["seeds"][1:]
+    assert list(config(seeds=2, first_seed=1).seed_range) == [1, 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_run_has_the_threads_that_are_asked_for_and_gives_them_back(monkeypatch, fails):
+    seen, before = [], torch.get_num_threads()
+
+    def repetition(*args):
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise KeyboardInterrupt
+        return run_repetition(*args)
+
+    monkeypatch.setattr("problems.lfm.recipe.run_repetition", repetition)
+    for number in (2, 1, 3):
+        with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+            results(ticks=1, seeds=1, evaluations=1, threads=number)
+        assert torch.get_num_threads() == before
+    assert seen == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("threads", 0), ("threads", 1.5), ("first_seed", -1), ("device", "gpu")]
+)
+def test_a_setting_that_cannot_serve_is_named(setting, value):
+    with pytest.raises(ConfigurationError, match=rf"lfm: a setting does not fit:\s+{setting}: "):
+        configure(ReweightingConfig, {setting: value}, title="lfm")
 
 
 DATA = {
