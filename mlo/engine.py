@@ -113,15 +113,13 @@ class Engine:
     def step(self, on_move: Callable[[MoveRecord], None] | None = None) -> TickRecord:
         """Make one tick and return its record; `on_move` is told of every move as it is made.
 
+        Unlike `run`, it does not look whether a module was changed since the engine was built.
+
         Raises:
-            ParameterError: a module was changed since the engine was built.
             EvaluationError: (one of its kinds) a loss failed.
             StreamError: a data stream has nothing to give.
         """
-        self._ready()
-        return self._tick(on_move)
-
-    def _tick(self, on_move: Callable[[MoveRecord], None] | None = None) -> TickRecord:
+        _check_mode()
         started = time.perf_counter()
         plan = self.schedule.plan(self.tick, self._counts)
         for name, draws in plan.draws.items():
@@ -166,7 +164,8 @@ class Engine:
                 f"hypergradient('{name}'): no problem is called that"
                 f"{nearest(name, self.problems)} (problems: {listed(self.problems)})"
             )
-        self._ready()
+        _check_mode()
+        self._program.check_unchanged()
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
         for response in responses:
@@ -211,7 +210,8 @@ class Engine:
             EvaluationError: (one of its kinds) a loss or an evaluation failed.
             StreamError: a data stream has nothing to give.
         """
-        self._ready()
+        _check_mode()
+        self._program.check_unchanged()
         total = run_length(
             ticks,
             epochs,
@@ -224,11 +224,11 @@ class Engine:
         watchers = Watchers(callbacks)
         start = StartRecord(total, tuple(self.problems), str(self.graph))
         kept = at_least_one("record_every", record_every)
-        return run_loop(self._tick, start, watchers, evaluations, kept)
+        return run_loop(self.step, start, watchers, evaluations, kept)
 
-    def _ready(self) -> None:
-        if torch.is_inference_mode_enabled():
-            raise EvaluationError(
-                "the engine differentiates, which torch.inference_mode() forbids; call it outside"
-            )
-        self._program.check_unchanged()
+
+def _check_mode() -> None:
+    if torch.is_inference_mode_enabled():
+        raise EvaluationError(
+            "the engine differentiates, which torch.inference_mode() forbids; call it outside"
+        )

@@ -128,10 +128,10 @@ def check_twice_differentiable(
     Raises:
         DoubleBackwardError: there is one.
     """
-    marked = any(n.name() == "torch::autograd::Error" for n in _nodes(_functions(gradient)))
-    once = [node for node in _nodes(_functions(outputs)) if _is_once_differentiable(node)]
-    if marked or any(_leads_to(node, inputs) for node in once):
-        raise double_backward_error(problem, "it is marked by once_differentiable")
+    for node in _nodes([*_functions(gradient), *_functions(outputs)]):
+        cut = type(node).__name__ == "Error"  # what autograd hangs into the gradient's graph
+        if cut or (_is_once_differentiable(node) and _leads_to(node, inputs)):
+            raise double_backward_error(problem, "it is marked by once_differentiable")
 
 
 _ONCE = once_differentiable(lambda ctx: None).__code__

@@ -18,7 +18,9 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def norm(a: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm, in float32 or better."""
-    return torch.nn.utils.get_total_norm([widened(_entries(x)) for x in a])
+    norms = [torch.linalg.vector_norm(widened(_entries(x))) for x in a]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
 
 
 def add_scaled(a: Sequence[Tensor], scale: Tensor | float, b: Sequence[Tensor]) -> Tensors:
