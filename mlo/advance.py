@@ -51,13 +51,12 @@ def advance(
     )
     _check_dependence(name, gradient.values)
     rate = program.learning_rate(name)
-    projection = program.projection(name)
     step = take_step(
         optimizer,
         params,
         gradient.values,
         clip_norm=problem.clip_norm,
-        projection=projection,
+        projection=program.projection(name),
         differentiable=recorded and "optimizer" in needs,
     )
     if not recorded:
@@ -65,7 +64,7 @@ def advance(
     reads = {read: sweep.values[read] for read in program.graph.nodes[name].reads}
     before = sweep.values[name]
     return gradient, Move(
-        setting, rate, before, reads, step, projection, gradient.graph, gradient.context_gradient
+        setting, rate, before, reads, step, gradient.graph, gradient.context_gradient
     )
 
 

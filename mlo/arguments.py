@@ -162,14 +162,13 @@ def checked_scheduler(name: str, scheduler: Any, optimizer: torch.optim.Optimize
             raise _no_scheduler(name, f"{scheduler!r} ({error})") from error
     if not callable(getattr(made, "step", None)):
         raise _no_scheduler(name, f"{scheduler!r}, which made a {type(made).__name__}")
-    scheduler = made
-    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+    if getattr(made, "optimizer", optimizer) is not optimizer:
         raise DeclarationError(
             f"problem '{name}': scheduler= drives another optimizer than the problem's own; "
             "build it over the optimizer given here, or pass a function from the optimizer to it",
             problem=name,
         )
-    return scheduler
+    return made
 
 
 def _no_scheduler(name: str, found: str) -> DeclarationError:

@@ -15,7 +15,7 @@ from mlo.errors import (
     listed,
     nearest,
 )
-from mlo.graph import Node
+from mlo.graph import Node, twice_named
 from mlo.hypergradients import Hypergradient
 from mlo.problem import Problem
 from mlo.reads import TICK
@@ -39,10 +39,7 @@ def by_name(problems: Sequence[Problem]) -> dict[str, Problem]:
                 f"found {type(problem).__name__} in it"
             )
         if problem.name in named:
-            raise DeclarationError(
-                f"two problems are called '{problem.name}'; give each a name of its own",
-                problem=problem.name,
-            )
+            raise twice_named(problem.name)
         named[problem.name] = problem
     if not named:
         raise DeclarationError("Engine(problems=[]) has nothing to do; declare a Problem")

@@ -123,13 +123,14 @@ class Condition:
         Raises:
             MethodError: the method has not declared that it needs "moves" and "optimizer".
         """
-        if self.move is None or self.move.step is None or self.move.step.derivative is None:
+        step = None if self.move is None else self.move.step
+        if step is None:
             raise MethodError(
                 f"problem '{self.problem}': its hypergradient method asks for the derivative of "
                 'the update, which was not recorded; declare needs = {"moves", "optimizer"}',
                 problem=self.problem,
             )
-        return self.move.update_vjp(tuple(v))
+        return step.vjp(tuple(v))
 
     def curvature_vjp(self, u: Sequence[Tensor], z: Sequence[Tensor]) -> PartialTensors:
         """``d<z, H(w, c) u> / d(w, c)``: third derivatives, for solves that are differentiated."""

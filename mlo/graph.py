@@ -70,10 +70,7 @@ class DependencyGraph:
         self.nodes = {node.name: node for node in given}
         twice = [node.name for node in given if self.nodes[node.name] is not node]
         if twice:
-            raise GraphError(
-                f"two problems are called '{twice[0]}'; give each a name of its own",
-                problem=twice[0],
-            )
+            raise twice_named(twice[0])
         self.level = {name: level for level, name in enumerate(self.nodes)}
         self._live = {
             name: tuple(r for r in node.reads if r != name and r not in node.constant)
@@ -156,11 +153,11 @@ class DependencyGraph:
 
     def responds(self, read: str, reader: str) -> bool:
         """Whether `reader` reads `read` through its response."""
-        return read in self._live[reader] and read in self.scope(reader)
+        return reader in self.through(read, reader)
 
     def through(self, read: str, reader: str) -> tuple[str, ...]:
         """The problems whose hypergradient runs along the edge `read` -> `reader`."""
-        if read in self.nodes[reader].constant:
+        if read not in self._live[reader]:
             return ()
         scopes = {upper: self.scope(upper) for upper in self.nodes}
         return tuple(
@@ -196,6 +193,13 @@ class DependencyGraph:
                 )
             if name not in node.reads and not self.scope(name):
                 raise GraphError(_unanswered(self, node), problem=name)
+
+
+def twice_named(name: str) -> GraphError:
+    """What to raise where two problems have one name."""
+    return GraphError(
+        f"two problems are called '{name}'; give each a name of its own", problem=name
+    )
 
 
 def _unanswered(graph: DependencyGraph, node: Node) -> str:

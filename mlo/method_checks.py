@@ -83,20 +83,17 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
 def _check_order(problem: Problem, graph: DependencyGraph) -> None:
     """A recorded move is made before later responses exist, so it cannot be attached to them."""
     name = problem.name
-    for upper in graph.names:
-        if name not in graph.scope(upper):
-            continue
-        for read in problem.reads.names:
-            later = read in graph.scope(upper) and graph.level[read] > graph.level[name]
-            if later and read not in problem.constant:
-                raise MethodError(
-                    f"problem '{name}': hypergradient={type(problem.hypergradient).__name__} "
-                    f"differentiates its recorded move, but '{upper}' would also have to go "
-                    f"through the response of '{read}', which '{name}' reads and which moves "
-                    f"after it. List '{read}' before '{name}', or choose an implicit method such "
-                    "as ConjugateGradient()",
-                    problem=name,
-                )
+    for read in graph.nodes[name].reads:
+        uppers = graph.through(read, name)
+        if uppers and graph.level[read] > graph.level[name]:
+            raise MethodError(
+                f"problem '{name}': hypergradient={type(problem.hypergradient).__name__} "
+                f"differentiates its recorded move, but '{uppers[0]}' would also have to go "
+                f"through the response of '{read}', which '{name}' reads and which moves after "
+                f"it. List '{read}' before '{name}', or choose an implicit method such as "
+                "ConjugateGradient()",
+                problem=name,
+            )
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlo.differentiation import differentiate
 from mlo.errors import EvaluationError, listed
 from mlo.notes import noting
 from mlo.types import PartialTensors, Tensors
 from mlo.update_rules import update_derivative
+from mlo.vectors import filled, times
 
 ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """Name -> tensor before, to name -> tensor after; what it leaves out stays as it is."""
@@ -22,7 +24,7 @@ ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """A projection and the point that it mapped, so that it can be differentiated."""
+    """A projection, checked at every call."""
 
     function: ProjectFn
     names: tuple[str, ...]
@@ -60,15 +62,27 @@ class Projection:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What one optimizer step did.
+    """How one optimizer step depends on the gradient that it was made with.
 
     Attributes:
-        derivative: D per parameter, where it was asked for, clipping included.
-        unprojected: where the step led before the projection, where that is needed.
+        derivative: D per parameter, clipping included.
+        projection: the projection after the step, where there is one.
+        unprojected: where the step led before it.
     """
 
-    derivative: tuple[Tensor | float, ...] | None
-    unprojected: Tensors | None
+    derivative: tuple[Tensor | float, ...]
+    projection: Projection | None = None
+    unprojected: Tensors = ()
+
+    def vjp(self, v: Tensors) -> Tensors:
+        """Pull v, a cotangent of where the step led, back to the gradient: projection, then D."""
+        if self.projection is not None:
+            with torch.enable_grad():
+                leaves = tuple(t.detach().requires_grad_() for t in self.unprojected)
+                image = self.projection([x.clone() for x in leaves])  # it may work in place
+                pulled = differentiate(self.projection.problem, image, leaves, v)
+            v = filled(pulled, leaves)
+        return times(v, self.derivative)
 
 
 def take_step(
@@ -79,8 +93,8 @@ def take_step(
     clip_norm: float | None,
     projection: Projection | None,
     differentiable: bool,
-) -> Step:
-    """Step `optimizer` on `gradient`, clip before and project after, and say what was done.
+) -> Step | None:
+    """Step `optimizer` on `gradient`, clip before and project after; return how if asked for.
 
     A parameter whose gradient is `None` is left alone, as after an ordinary `backward`.
     """
@@ -93,14 +107,14 @@ def take_step(
             # A copy: autograd may hand out one tensor twice, and optimizers may write to it.
             p.grad = None if g is None else g.detach().clone()
         factor = _clipped(params, clip_norm)
-        derivative = None
+        derivative: tuple[Tensor | float, ...] = ()
         if differentiable:
             derivative = tuple(factor * d for d in update_derivative(optimizer, params))
         optimizer.step()
     finally:
         for p, g in zip(held, before, strict=True):
             p.grad = g
-    unprojected = None
+    unprojected: Tensors = ()
     if projection is not None:
         with torch.no_grad():
             unprojected = tuple(p.detach().clone() for p in params)
@@ -108,7 +122,7 @@ def take_step(
             projected = projection([p.clone() for p in unprojected])
             for p, q in zip(params, projected, strict=True):
                 p.copy_(q)
-    return Step(derivative, unprojected)
+    return Step(derivative, projection, unprojected) if differentiable else None
 
 
 def trial_copy(

@@ -81,11 +81,16 @@ class Implicit(Hypergradient):
         residual = norm(rest) / safe
         code = code_where(residual <= self.tolerance, Outcome.CONVERGED, code_of(Outcome.LIMIT))
         if self.monotone:
-            grown = self.energy(condition, rest) > self.energy(condition, v)
-            code = code_where(grown, Outcome.DIVERGED, code)
+            more = grown(self.energy(condition, v), self.energy(condition, rest))
+            code = code_where(more, Outcome.DIVERGED, code)
         sound = residual.isfinite() & finite(mixed)
         code = code_where(~sound, Outcome.NONFINITE, code)
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)
         code = code_where((size == 0) & sound, Outcome.ZERO, code)
         return dataclasses.replace(solution.info, residual=residual, code=code)
+
+
+def grown(before: Tensor, after: Tensor) -> Tensor:
+    """Whether a quantity has grown by more than rounding: a rest in the null space only stays."""
+    return after > before * (1.0 + 1e3 * torch.finfo(before.dtype).eps)

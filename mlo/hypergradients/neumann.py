@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlo.hypergradients.fields import check_number, check_whole
-from mlo.hypergradients.implicit import Implicit
+from mlo.hypergradients.implicit import Implicit, grown
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
@@ -59,13 +59,12 @@ class Neumann(Implicit):
         rest, term = cotangent, times(cotangent, alpha)
         adjoint, size = term, dot(rest, term)
         growing = torch.zeros_like(size, dtype=torch.bool)
-        margin = 1.0 + 1e3 * torch.finfo(size.dtype).eps  # a rest in the null space stays the same
         for _ in range(self.terms - 1):
             rest = add_scaled(rest, -1.0, condition.hvp(term))
             term = times(rest, alpha)
             adjoint = add_scaled(adjoint, 1.0, term)
             before, size = size, dot(rest, term)
-            growing = size > margin * before
+            growing = grown(before, size)
         code = code_where(growing, Outcome.DIVERGED, 0)
         return LinearSolution(adjoint, Info(products=self.terms, code=code))
 

@@ -164,7 +164,7 @@ NAMES = {
         DeclarationError, ("'tick'", "reserved", "choose another"), lambda: one(name="tick")
     ),
     "duplicated names": Wrong(
-        DeclarationError,
+        GraphError,
         ("'net'", "two problems", "name of its own"),
         lambda: mlo.Engine([problem(), problem()]),
     ),

@@ -229,6 +229,7 @@ def test_lfm_gradient_equals_full_differentiation(name, ticks, retain):
         error = (found[key] - want).norm() / scale
         # Biases in front of BatchNorm have a true gradient of zero: rounding is all there is.
         assert error < TOLERANCE or want.norm() < 1e-15, (key, float(error))
+    # The first step of Adam hardly depends on the size of the gradient, so these may be small.
     for key in ("a", "r", "b", "encoder.one.weight"):
         assert expected[key].norm() > 1e-15, key
 
