@@ -184,22 +184,26 @@ def test_a_disagreement_is_told_where_a_hypergradient_is_asked_for():
         engine.hypergradient("top")
 
 
+def pair(method, w, x, low, top, *, rate=0.1) -> mlo.Engine:
+    """Two problems of one tensor each, with the given losses."""
+
+    def sgd(params):
+        return SGD(params, rate)
+
+    lower = mlo.Problem(
+        "low", params={"w": torch.tensor(w)}, loss=low, optimizer=sgd, hypergradient=method
+    )
+    upper = mlo.Problem("top", params={"x": torch.tensor(x)}, loss=top, optimizer=sgd)
+    return mlo.Engine([lower, upper], lookahead=True)
+
+
 def kinked(method: mlo.Hypergradient) -> mlo.Engine:
     """A ReLU whose kink lies 0.004 from where the lower problem moves, F = w."""
-    low = mlo.Problem(
-        "low",
-        params={"w": torch.tensor(0.004)},
-        loss=lambda low, top: torch.relu(low["w"]) * top["x"] + 0 * low["w"],
-        optimizer=lambda ps: SGD(ps, 0.1),
-        hypergradient=method,
-    )
-    top = mlo.Problem(
-        "top",
-        params={"x": torch.tensor(1.0)},
-        loss=lambda low: low["w"],
-        optimizer=lambda ps: SGD(ps, 0.1),
-    )
-    return mlo.Engine([low, top], lookahead=True)
+
+    def loss(low, top):
+        return torch.relu(low["w"]) * top["x"] + 0 * low["w"]
+
+    return pair(method, 0.004, 1.0, loss, lambda low: low["w"])
 
 
 def test_a_kink_within_the_radius_is_seen_by_the_check():
@@ -216,22 +220,15 @@ def test_a_kink_within_the_radius_is_seen_by_the_check():
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("scheme", ["central", "forward"])
 def test_a_zero_cotangent_gives_zero(scheme, check):
+    def fit(low, top):
+        return (low["w"] - top["x"]).square().sum() / 2
+
+    # The move leads to (w + x) / 2, where the upper loss is flat in w.
+    def judge(low, top):
+        return (low["w"] - torch.tensor([2.0, 2.5])).square().sum() + top["x"]
+
     def engine(method):
-        low = mlo.Problem(
-            "low",
-            params={"w": torch.tensor([1.0, 2.0])},
-            loss=lambda low, top: (low["w"] - top["x"]).square().sum() / 2,
-            optimizer=lambda ps: SGD(ps, 0.5),
-            hypergradient=method,
-        )
-        # The move leads to (w + x) / 2, where the upper loss is flat in w.
-        top = mlo.Problem(
-            "top",
-            params={"x": torch.tensor(3.0)},
-            loss=lambda low, top: (low["w"] - torch.tensor([2.0, 2.5])).square().sum() + top["x"],
-            optimizer=lambda ps: SGD(ps, 0.5),
-        )
-        return mlo.Engine([low, top], lookahead=True)
+        return pair(method, [1.0, 2.0], 3.0, fit, judge, rate=0.5)
 
     method = FiniteDifference(scheme=scheme, check=check)
     assert engine(method).hypergradient("top")["x"] == 1.0
@@ -242,21 +239,11 @@ def test_a_zero_cotangent_gives_zero(scheme, check):
 def test_one_step_honours_detach_and_a_difference_sees_through_it():
     """f = w stop(w) x: df/dx = w^2 has the slope 2w, but the gradient is stop(w) x."""
 
+    def loss(low, top):
+        return low["w"] * low["w"].detach() * top["x"]
+
     def found(method):
-        low = mlo.Problem(
-            "low",
-            params={"w": torch.tensor(3.0)},
-            loss=lambda low, top: low["w"] * low["w"].detach() * top["x"],
-            optimizer=lambda ps: SGD(ps, 0.1),
-            hypergradient=method,
-        )
-        top = mlo.Problem(
-            "top",
-            params={"x": torch.tensor(1.0)},
-            loss=lambda low: low["w"],
-            optimizer=lambda ps: SGD(ps, 0.1),
-        )
-        return mlo.Engine([low, top], lookahead=True).hypergradient("top")["x"]
+        return pair(method, 3.0, 1.0, loss, lambda low: low["w"]).hypergradient("top")["x"]
 
     torch.testing.assert_close(found(mlo.OneStep()), torch.tensor(-0.1 * 3.0))
     torch.testing.assert_close(found(FiniteDifference()), torch.tensor(-0.1 * 6.0))
