@@ -61,10 +61,16 @@ def advance(
     )
     if not recorded:
         return gradient, Move(setting, rate)
-    reads = {read: sweep.values[read] for read in program.graph.nodes[name].reads}
-    before = sweep.values[name]
+    seen = {other: sweep.values[other] for other in program.graph.surroundings(name)}
     return gradient, Move(
-        setting, rate, before, reads, step, gradient.graph, gradient.context_gradient
+        setting,
+        rate,
+        before=sweep.values[name],
+        reads=seen,
+        below={n: sweep.moves[n].without_graph() for n in program.graph.order(name)},
+        step=step,
+        graph=gradient.graph,
+        context_gradient=gradient.context_gradient,
     )
 
 

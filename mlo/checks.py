@@ -95,6 +95,7 @@ def _node(
         frozenset(problem.constant),
         type(problem.hypergradient).__name__,
         _retained(problem.hypergradient, lookahead),
+        problem.hypergradient.work(sum(p.numel() for p in problem.variables().values())),
     )
 
 

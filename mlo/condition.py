@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from mlo.differentiation import differentiate
 from mlo.errors import MethodError
 from mlo.moves import Move
+from mlo.records import Info
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import dense, dot, filled
@@ -36,6 +38,24 @@ class Linearization:
     gradient: PartialTensors
 
 
+@dataclasses.dataclass
+class Memory:
+    """What the conditions of one problem share as long as their point lasts.
+
+    Below an anticipating problem one hypergradient asks for many solves at one point: a tangent
+    and an adjoint one for every product above.
+
+    Attributes:
+        graph: the gradient's graph at detached tensors.
+        factors: what a solver keeps of its matrix.
+        report: told how each solve went that was made while another was differentiated.
+    """
+
+    graph: Linearization | None = None
+    factors: Any = None
+    report: Callable[[Info], None] = dataclasses.field(default_factory=lambda: _unheard)
+
+
 class Condition:
     """g(w, c) at one point, and its products.
 
@@ -48,6 +68,7 @@ class Condition:
         problem: name of the problem, for messages.
         learning_rate: of the problem's optimizer, per parameter.
         objective: f(w, c), under the batch, mode and random state of the move.
+        memory: what all conditions of one problem at one point share.
     """
 
     def __init__(
@@ -60,6 +81,7 @@ class Condition:
         learning_rate: tuple[float | Tensor, ...],
         move: Move | None = None,
         graph: Linearization | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -68,6 +90,7 @@ class Condition:
         self.learning_rate = learning_rate
         self.move = move
         self.attached = torch.is_grad_enabled()
+        self.memory = Memory() if memory is None else memory
         self._graph = graph
 
     def gradient(self) -> Tensors:
@@ -141,25 +164,30 @@ class Condition:
             )
             inner = dot(filled(hu, graph.params), z)
             wrt = (*graph.params, *graph.context)
-            return differentiate(self.problem, [inner], wrt, create_graph=self.attached)
+            return differentiate(
+                self.problem, [inner], wrt, create_graph=self.attached, retain_graph=True
+            )
 
     def solve(self, solver: LinearSolver, v: Sequence[Tensor]) -> LinearSolution:
         """Solve ``(dg/dw)^T u = v``; where a graph is wanted, the solve is differentiable."""
-        if not self.attached:
-            return solver(self, tuple(v))
-        return differentiable_solve(self, solver, tuple(v))
+        if self.attached:
+            return differentiable_solve(self, solver, tuple(v))
+        return solver(self, tuple(v))
 
     def at(self, params: Sequence[Tensor], context: Sequence[Tensor]) -> Condition:
-        """The same condition at other tensors."""
+        """The same condition at tensors of the same values."""
         return Condition(
             self.objective,
             tuple(params),
             tuple(context),
             problem=self.problem,
             learning_rate=self.learning_rate,
+            memory=self.memory,
         )
 
     def _linearized(self) -> Linearization:
+        if self._graph is None and not self.attached:
+            self._graph = self.memory.graph
         if self._graph is None:
             with torch.enable_grad():
                 leaves = _views if self.attached else _leaves
@@ -167,6 +195,8 @@ class Condition:
                 loss = self.objective(params, context)
                 gradient = differentiate(self.problem, [loss], params, create_graph=True)
             self._graph = Linearization(params, context, gradient)
+            if not self.attached:
+                self.memory.graph = self._graph
         return self._graph
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
@@ -180,6 +210,10 @@ class Condition:
             retain_graph=True,
         )
         return dense(found)
+
+
+def _unheard(info: Info) -> None:
+    """Nobody asks."""
 
 
 def _leaves(tensors: Sequence[Tensor]) -> Tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlo.graph import DependencyGraph
+from mlo.nesting import NESTED, solves
 
 MEANING = {
     "staged": "staged: responds to those above; its condition is its plain gradient",
@@ -26,9 +27,21 @@ def as_text(graph: DependencyGraph) -> str:
             lines.append(f"           streams: {', '.join(node.streams)}")
         if name in graph.responding and node.retained:
             lines.append(f"           retained: {node.retained}")
+        if graph.scope(name):
+            lines.append(f"           costs: {_costs(graph, name)}")
     kinds = dict.fromkeys(graph.kind(n) for n in reversed(graph.names))
     legend = [*(MEANING[kind] for kind in kinds), "<~ a hypergradient runs along it, <- none does"]
+    if "anticipating" in kinds:
+        legend.append(f"nested={graph.nested}: {NESTED[graph.nested]}")
     return "\n".join([*lines, "", *legend])
+
+
+def _costs(graph: DependencyGraph, name: str) -> str:
+    first, *rest = solves(graph, name).items()
+    each = [f"{first[1]} response of {first[0]}", *(f"{n} of {other}" for other, n in rest)]
+    work = graph.products(name)
+    bound = "products unknown" if work is None else f"at most {work} products"
+    return f"{bound} ({', '.join(each)})"
 
 
 def _arrow(graph: DependencyGraph, read: str, name: str) -> str:

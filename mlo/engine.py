@@ -50,6 +50,10 @@ class Engine:
         lookahead: make lower moves on trial, move the uppers against them, then move the lowers
             for real (the order of DARTS and Learning From Mistakes); by default a problem moves,
             and those above it differentiate through the move it made.
+        nested: what of the response of an anticipating problem is kept: `"exact"`, the derivative
+            of its total gradient; `"projected"`, without third-order terms (the answers below it
+            count as linear); `"partial"`, as if those below did not answer to it. Its own moves
+            use the total gradient in every case.
         device: where modules are moved at once and batches as they are drawn; `None` leaves both.
         retain: keep the graph of a move's gradient for the upper problems of the same tick; `False`
             recomputes it, for memory.
@@ -74,6 +78,7 @@ class Engine:
         data: Mapping[str, Iterable[Any]] | None = None,
         *,
         lookahead: bool = False,
+        nested: str = "exact",
         device: torch.device | str | None = None,
         retain: bool = True,
         dry_run: bool = True,
@@ -84,7 +89,9 @@ class Engine:
                 "Engine(data=...) must be a mapping from stream names to iterables of batches, got "
                 f"{type(data).__name__}; write {{'train': loader}}"
             )
-        self._program = compile_program(problems, data or {}, target, lookahead=lookahead)
+        self._program = compile_program(
+            problems, data or {}, target, lookahead=lookahead, nested=nested
+        )
         timings = {
             name: Timing(p.every, p.repeat, p.warmup) for name, p in self._program.problems.items()
         }

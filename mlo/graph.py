@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import networkx as nx
 
-from mlo.errors import GraphError, listed
+from mlo.errors import DeclarationError, GraphError, listed, nearest
+from mlo.nesting import NESTED, products
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ class Node:
         constant: lower problems whose response is cut off.
         method: how its response is computed, for drawings.
         retained: what is kept of it for those above, for drawings.
+        work: products that one vector-Jacobian product of its response takes, at most.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Node:
     constant: frozenset[str] = frozenset()
     method: str = ""
     retained: str = ""
+    work: int | None = None
 
 
 def _remembered(method: Callable[[DependencyGraph, str], T]) -> Callable[[DependencyGraph, str], T]:
@@ -59,12 +62,20 @@ class DependencyGraph:
 
     Args:
         nodes: the problems, lowest first.
+        nested: what of the response of an anticipating problem is kept (see `NESTED`).
 
     Raises:
+        DeclarationError: there is no such option.
         GraphError: a problem stands alone among several, answers to nobody, or is named twice.
     """
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node], *, nested: str = "exact") -> None:
+        if nested not in NESTED:
+            raise DeclarationError(
+                f"Engine(nested=...) must be one of {listed(NESTED)}, got {nested!r}"
+                f"{nearest(str(nested), NESTED)}"
+            )
+        self.nested = nested
         self._memory: dict[str, dict[str, Any]] = {}
         given = list(nodes)
         self.nodes = {node.name: node for node in given}
@@ -109,6 +120,13 @@ class DependencyGraph:
         return tuple(n for n in self.nodes if n in read and n not in inside)
 
     @_remembered
+    def surroundings(self, name: str) -> tuple[str, ...]:
+        """All problems whose values the total gradient of `name` depends on."""
+        inside = self.scope(name) | {name}
+        seen = self.scope(name).union(*(self.nodes[member].reads for member in inside))
+        return tuple(n for n in self.nodes if n in seen)
+
+    @_remembered
     def carrying(self, name: str) -> frozenset[str]:
         """The part of its context that a hypergradient through `name` may have to reach."""
         uppers = [upper for upper in self.nodes if name in self.scope(upper)]
@@ -139,6 +157,13 @@ class DependencyGraph:
         if name in self.responding:
             return "anticipating" if self.scope(name) else "staged"
         return "upper" if self.scope(name) else "plain"
+
+    def products(self, name: str) -> int | None:
+        """Products with the conditions of staged problems that one total gradient takes, at most.
+
+        A product costs about two gradient evaluations. `None` where a method does not say.
+        """
+        return products(self, name)
 
     def to_networkx(self) -> nx.DiGraph[str]:
         """A `DiGraph` with an edge j -> i where i reads j, marked `response` or not."""

@@ -26,6 +26,9 @@ def check_methods(problems: Mapping[str, Problem], graph: DependencyGraph) -> No
             )
         if name in graph.responding:
             _check_method(problem, graph)
+            _check_nesting(problem, graph)
+            if "moves" in problem.hypergradient.needs:
+                _check_order(problem, graph)
     for name in graph.names:
         scope = graph.scope(name)
         direct = all(isinstance(problems[n].hypergradient, Direct) for n in scope)
@@ -65,19 +68,30 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             "FiniteDifference(), which differentiate the projected move",
             problem=name,
         )
-    for reader in graph.names:
-        if not graph.anticipates(reader):
-            continue
-        if (name == reader or name in graph.scope(reader)) and not method.differentiable:
-            raise MethodError(
-                f"problem '{name}': '{reader}' anticipates its response and is itself "
-                f"differentiated through, so hypergradient={kind} would have to be differentiated "
-                "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
-                "upper problems only share what is below them, declare them as one problem",
-                problem=name,
-            )
-    if "moves" in method.needs:
-        _check_order(problem, graph)
+
+
+def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
+    """Below an anticipating problem a method is differentiated; at one, the responses move."""
+    name, method = problem.name, problem.hypergradient
+    kind = type(method).__name__
+    if "staged" in method.needs and graph.anticipates(name):
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind} evaluates its loss at shifted parameters, to "
+            f"which {listed(sorted(graph.scope(name)))} would have to answer anew; choose OneStep, "
+            "Neumann, ConjugateGradient or Dense",
+            problem=name,
+        )
+    readers = [r for r in graph.names if graph.anticipates(r) and name in graph.scope(r)]
+    if not readers or graph.nested == "partial" or method.differentiable:
+        return
+    raise MethodError(
+        f"problem '{name}': '{readers[0]}' anticipates its response and is itself "
+        f"differentiated through, so hypergradient={kind} would have to be differentiated "
+        "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
+        "upper problems only share what is below them, put them on one level: "
+        "[..., [first, second]]",
+        problem=name,
+    )
 
 
 def _check_order(problem: Problem, graph: DependencyGraph) -> None:

@@ -96,7 +96,9 @@ class Mover:
                 self._schedulers.step(problem, gradient.evaluation)
             yield _record(name, tick, gradient, rate, sweep)
 
-    def total_gradient(self, name: str, tick: int) -> tuple[PartialTensors, list[ResponseRecord]]:
+    def total_gradient(
+        self, name: str, tick: int
+    ) -> tuple[PartialTensors, tuple[ResponseRecord, ...]]:
         """The total gradient of `name` and what it went through; nothing moves."""
         sweep = self._sweep(name, tick, None, kept=False)
         values = sweep.gradient(name, self._setting(name, tick, -1)).values
@@ -124,7 +126,7 @@ class Mover:
         if due is None:  # somebody only looks, so not even a loss that writes may reach live ones
             values = {n: tuple(t.clone() for t in own) for n, own in values.items()}
         if kept and self.program.records_moves(name):
-            for read in {name, *graph.nodes[name].reads}:
+            for read in {name, *graph.surroundings(name)}:
                 values[read] = self._snapshot(read)
         sweep = Sweep(self.program, values, self.moves, self.states)
         trials, answering = self._on_trial(name, due)
@@ -206,5 +208,5 @@ def _record(
         metrics=evaluation.metrics,
         gradient_norm=norm([g.detach() for g in gradient.values if g is not None]),
         learning_rate=learning_rate,
-        responses=tuple(sweep.responses),
+        responses=sweep.responses,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -23,7 +24,8 @@ class Move:
         setting: batch, random state, buffers and mode of the move.
         learning_rate: per parameter.
         before: the parameters from which it moved; `None` where only the setting is kept.
-        reads: what its loss read then, problem by problem.
+        reads: where everybody stood then that its gradient depends on, problem by problem.
+        below: the moves at which the problems of its scope were seen then.
         step: how its step depends on the gradient.
         graph: the gradient's graph, while the call that made the move lasts.
         context_gradient: the loss's gradient with respect to its context, in the graph's order.
@@ -33,6 +35,7 @@ class Move:
     learning_rate: tuple[float | Tensor, ...]
     before: Tensors | None = None
     reads: Values = dataclasses.field(default_factory=dict)
+    below: Mapping[str, Move] = dataclasses.field(default_factory=dict)
     step: Step | None = None
     graph: Linearization | None = None
     context_gradient: PartialTensors | None = None

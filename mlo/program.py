@@ -99,6 +99,7 @@ def compile_program(
     device: torch.device | None,
     *,
     lookahead: bool,
+    nested: str = "exact",
 ) -> Program:
     """Check a declaration and make the objects that a run needs.
 
@@ -108,7 +109,8 @@ def compile_program(
     """
     named = by_name(problems)
     streams = tuple(streams)
-    graph = DependencyGraph(graph_nodes(named, streams, lookahead=lookahead))
+    nodes = graph_nodes(named, streams, lookahead=lookahead)
+    graph = DependencyGraph(nodes, nested=nested)
     check_streams(named, streams)
     variables = {name: problem.variables() for name, problem in named.items()}
     check_sharing(named, variables)

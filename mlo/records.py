@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,9 @@ class Outcome(enum.Enum):
     """How a hypergradient computation ended; the value is the sentence shown to the user."""
 
     EXPLICIT = "no linear system was solved"
+    ZERO = "the right-hand side was zero, and so is the adjoint"
     CONVERGED = "the residual is within the tolerance"
     LIMIT = "the residual is above the tolerance; allow more work, or accept the approximation"
-    ZERO = "the right-hand side was zero, and so is the adjoint"
     NEGATIVE_CURVATURE = "negative curvature: the Hessian is not positive definite; add damping"
     DIVERGED = "the residual exceeds the right-hand side; decrease alpha or add damping"
     SINGULAR = "the Hessian is singular; add damping or a regularizer"
@@ -31,15 +31,21 @@ class Outcome(enum.Enum):
     @property
     def failed(self) -> bool:
         """Whether the hypergradient cannot be relied on; stopping at a limit is no failure."""
-        return self not in (Outcome.EXPLICIT, Outcome.CONVERGED, Outcome.LIMIT, Outcome.ZERO)
+        return bool(has_failed(code_of(self)))
 
 
 OUTCOMES = tuple(Outcome)
+"""From those that are fine to those that are not."""
 
 
 def code_of(outcome: Outcome) -> int:
     """The index of an outcome in `OUTCOMES`."""
     return OUTCOMES.index(outcome)
+
+
+def has_failed(code: Any) -> Any:
+    """Whether an outcome's code, a number or a 0-dim tensor, stands for a failure."""
+    return code > code_of(Outcome.LIMIT)
 
 
 def code_where(condition: Tensor, outcome: Outcome, code: int | Tensor) -> Tensor:
@@ -76,13 +82,34 @@ class Info:
         }
 
 
+def together(infos: Sequence[Info]) -> Info:
+    """Several solves as one: their products added up, the worst outcome and residual."""
+    first, *rest = infos
+    for info in rest:
+        residuals = [r for r in (first.residual, info.residual) if r is not None]
+        worst = torch.stack(residuals).amax() if residuals else None
+        a, b = torch.as_tensor(first.code), torch.as_tensor(info.code)
+        device = max(a.device, b.device, key=lambda d: d.type != "cpu")
+        code = torch.maximum(a.to(device), b.to(device))
+        first = Info(first.products + info.products, worst, code)
+    return first
+
+
 @dataclasses.dataclass(frozen=True)
 class ResponseRecord:
-    """One response that a move differentiated through: whose, by which method, and how it went."""
+    """How the response of one problem went in one move.
+
+    Attributes:
+        problem: whose response.
+        method: by which method.
+        info: products, residual and outcome, of all solves together where there were several.
+        solves: how many there were; more than one below an anticipating problem.
+    """
 
     problem: str
     method: str
     info: Info
+    solves: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +143,13 @@ class MoveRecord:
             "learning_rate": self.learning_rate,
             "metrics": plain_metrics(self.metrics),
             "responses": [
-                {"problem": r.problem, "method": r.method, **r.info.plain()} for r in self.responses
+                {
+                    "problem": r.problem,
+                    "method": r.method,
+                    "solves": r.solves,
+                    **r.info.plain(),
+                }
+                for r in self.responses
             ],
         }
 

@@ -6,6 +6,11 @@ u = solve(H, v) with H = dg/dw has the derivative of an inverse: for a cotangent
 
 so the backward of a solve is a solve, and nests as deep as autograd asks for. H is symmetric
 wherever g is a gradient.
+
+For a problem y above one that answers by z(y), this is the matrix-free product with the Hessian
+of the reduced objective: this backward is the tangent solve, the last term is the product of the
+Lagrangian, and the backward of the response z(y) is the adjoint solve. Two solves a product, and
+no matrix.
 """
 
 from __future__ import annotations
@@ -62,7 +67,11 @@ class _LinearSolve(torch.autograd.Function):
         n = ctx.n
         saved: Tensors = ctx.saved_tensors
         params, context, u = saved[:n], saved[n : len(saved) - n], saved[len(saved) - n :]
-        condition = ctx.condition.at(params, context)
-        z = condition.solve(ctx.solver, u_bar).adjoint
-        gradient: PartialTensors = condition.curvature_vjp(u, z)
-        return (None, None, None, None, *z, *(None if g is None else -g for g in gradient))
+        condition: Condition = ctx.condition.at(params, context)
+        tangent = condition.solve(ctx.solver, u_bar)
+        condition.memory.report(tangent.info)
+        gradient: PartialTensors = (None,) * (n + len(context))
+        if any(ctx.needs_input_grad[4 + n :]):  # not where the solution counts as linear
+            gradient = condition.curvature_vjp(u, tangent.adjoint)
+        grads = (None if g is None else -g for g in gradient)
+        return (None, None, None, None, *tangent.adjoint, *grads)

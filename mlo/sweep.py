@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlo.condition import Condition, Linearization
+from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
 from mlo.errors import MethodError
 from mlo.evaluation import Evaluation
 from mlo.hypergradients import Hypergradient, Result
 from mlo.moves import Move
 from mlo.program import Program
-from mlo.records import ResponseRecord
+from mlo.records import Info, ResponseRecord, together
 from mlo.response import respond
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
@@ -57,7 +57,29 @@ class Sweep:
         self.values = dict(values)
         self.moves = dict(moves)
         self.states = dict(states)
-        self.responses: list[ResponseRecord] = []
+        self._solves: dict[str, list[Info]] = {}
+
+    def as_of(self, move: Move) -> Sweep:
+        """The sweep in which a recorded move was made; what it finds is found by this one."""
+        values, moves = {**self.values, **move.reads}, {**self.moves, **move.below}
+        then = Sweep(self.program, values, moves, {})
+        then.states, then._solves = self.states, self._solves
+        return then
+
+    def note(self, name: str, info: Info) -> None:
+        """Remember how a solve for the response of `name` went."""
+        self._solves.setdefault(name, []).append(info)
+
+    @property
+    def responses(self) -> tuple[ResponseRecord, ...]:
+        """How the responses went so far, one record a problem."""
+        problems = self.program.problems
+        return tuple(
+            ResponseRecord(
+                name, type(problems[name].hypergradient).__name__, together(infos), len(infos)
+            )
+            for name, infos in self._solves.items()
+        )
 
     def gradient(
         self, name: str, setting: Setting, *, graph: bool = False, context: bool = False
@@ -86,13 +108,30 @@ class Sweep:
         return Gradient(values, evaluation, kept, rest if context else None)
 
     def total(
-        self, name: str, own: Tensors, env: Values, setting: Setting, *, replay: bool
+        self,
+        name: str,
+        own: Tensors,
+        env: Values,
+        setting: Setting,
+        *,
+        replay: bool,
+        partial: bool = False,
     ) -> Evaluation:
-        """The loss of `name` at `own`, with the problems of its scope replaced by responses."""
+        """The loss of `name` at `own`, with the problems of its scope replaced by responses.
+
+        Args:
+            name: whose.
+            own: its parameters.
+            env: problem -> tensors, for all others.
+            setting: under what.
+            replay: draw the random numbers of the setting again.
+            partial: let the responses answer to everybody but `name`.
+        """
         graph = self.program.graph
-        env = {**env, name: own}
+        env = {**env, name: tuple(t.detach() for t in own) if partial else own}
         for other in graph.order(name):
             env[other] = self._respond(other, env)
+        env[name] = own
         node = graph.nodes[name]
         values = {
             read: tuple(t.detach() for t in env[read]) if read in node.constant else env[read]
@@ -123,10 +162,14 @@ class _Site:
         self.move = move
         self.method = sweep.program.problems[name].hypergradient
         self.values = dict(sweep.values)
+        self.memories: dict[tuple[int, ...], Memory] = {}
 
     def backward(
         self, params: Tensors, context: Tensors, needed: Sequence[bool], cotangent: Tensors
     ) -> PartialTensors:
+        if torch.is_grad_enabled() and self.sweep.program.graph.nested == "projected":
+            # The answer counts as linear in the cotangent: third-order terms go.
+            params, context = _detached(params), _detached(context)
         condition = self.condition(params, context, needed)
         if self.name not in self.sweep.states:
             with torch.no_grad():  # states are plain tensors
@@ -136,29 +179,29 @@ class _Site:
         result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
         _check_result(self.name, self.method, result, condition.context)
         self.sweep.states[self.name] = result.state
-        self.sweep.responses.append(
-            ResponseRecord(self.name, type(self.method).__name__, result.info)
-        )
+        self.sweep.note(self.name, result.info)
         grads = iter(result.grads)
         return tuple(next(grads) if need else None for need in needed)
 
     def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
         """The condition at the present point, or where the recorded move was made."""
-        move, recorded = self.move, "moves" in self.method.needs
+        sweep, move, values = self.sweep, self.move, self.values
+        recorded = "moves" in self.method.needs
         if recorded and move.before is not None:
-            params = move.before
-            context = self.sweep._context(self.name, move.reads)
-        elsewhere = move.reads if recorded else self.values
-        index = [i for i, need in enumerate(needed) if need]
-        names = self.sweep.program.graph.context(self.name)
-        sizes = [len(self.values[n]) for n in names]
+            sweep = sweep.as_of(move)
+            values = sweep.values
+            params, context = move.before, sweep._context(self.name, values)
+        index = tuple(i for i, need in enumerate(needed) if need)
+        names = sweep.program.graph.context(self.name)
+        sizes = [len(values[n]) for n in names]
+        partial = sweep.program.graph.nested == "partial"
 
         def objective(w: Tensors, c: Tensors) -> Tensor:
             full = list(context)
             for i, x in zip(index, c, strict=True):
                 full[i] = x
-            env = {**self.values, **elsewhere, **_grouped(names, sizes, full)}
-            return self.sweep.total(self.name, w, env, move.setting, replay=True).loss
+            env = {**values, **_grouped(names, sizes, full)}
+            return sweep.total(self.name, w, env, move.setting, replay=True, partial=partial).loss
 
         return Condition(
             objective,
@@ -168,7 +211,14 @@ class _Site:
             learning_rate=move.learning_rate,
             move=_restricted_move(move, index),
             graph=_restricted(move.graph, index) if recorded else None,
+            memory=self._memory(index),
         )
+
+    def _memory(self, index: tuple[int, ...]) -> Memory:
+        """What all conditions at this point share that have this part of the context."""
+        if index not in self.memories:
+            self.memories[index] = Memory(report=lambda info: self.sweep.note(self.name, info))
+        return self.memories[index]
 
 
 def _check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
@@ -205,6 +255,10 @@ def _restricted_move(move: Move, index: Sequence[int]) -> Move:
         return move
     gradient = tuple(move.context_gradient[i] for i in index)
     return dataclasses.replace(move, context_gradient=gradient)
+
+
+def _detached(tensors: Tensors) -> Tensors:
+    return tuple(t.detach() for t in tensors)
 
 
 def _leaves(tensors: Tensors) -> Tensors:

@@ -40,7 +40,7 @@ class Result:
     info: Info = dataclasses.field(default_factory=Info)
 
 
-NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient"})
+NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient", "staged"})
 """What a method may declare to need."""
 
 
@@ -53,7 +53,9 @@ class Hypergradient(abc.ABC):
     - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
-    - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move.
+    - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
+    - `"staged"`: it evaluates the loss at other parameters, where the problems below would have to
+      answer anew, so its own problem must be staged.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -62,6 +64,10 @@ class Hypergradient(abc.ABC):
 
     def init(self, condition: Condition) -> State:
         """The state before the first call. Default: none."""
+        return None
+
+    def work(self, size: int) -> int | None:
+        """Products that `vjp` takes at most for `size` parameters, or `None`: it does not say."""
         return None
 
     def observe(self, move: Move, state: State) -> State:

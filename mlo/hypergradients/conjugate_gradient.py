@@ -53,6 +53,10 @@ class ConjugateGradient(Implicit):
         check_number(self, "tolerance")
         check_number(self, "damping")
 
+    def work(self, size: int) -> int:
+        """One product an iteration, and one at the end."""
+        return self.iterations + 1
+
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Iterate; every update is masked by whether the iteration is still active."""
         v = cotangent

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from mlo.errors import MethodError
 from mlo.hypergradients.fields import check_number, check_whole
@@ -58,19 +59,33 @@ class Dense(Implicit):
                 problem=problem,
             )
 
+    def work(self, size: int) -> int:
+        """One product a parameter, and one at the end; the factors serve for all later solves."""
+        return size + 1
+
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
-        """Column by column, then one LU factorization."""
+        """Factorize once at a point, then substitute."""
         v = flat(cotangent)
         size = v.numel()
         self.check_size(condition.problem, size)
-        unit = torch.eye(size, dtype=v.dtype, device=v.device)
-        columns = [flat(condition.hvp(unflat(e, cotangent))) for e in unit]
-        matrix = torch.stack(columns, dim=1) + self.damping * unit
-        factors, order, _ = torch.linalg.lu_factor_ex(matrix)
+        made = condition.memory.factors is None
+        if made:
+            condition.memory.factors = self._factorized(condition, v, cotangent)
+        factors, order = condition.memory.factors
         pivots = factors.diagonal().abs()
         singular = pivots.min() <= size * torch.finfo(v.dtype).eps * pivots.max()
         solution = torch.linalg.lu_solve(factors, order, v[:, None])[:, 0]
         # Zero answers zero, whatever the Hessian.
         solution = torch.where(singular, torch.where((v != 0).any(), torch.nan, v), solution)
         code = code_where(singular, Outcome.SINGULAR, 0)
-        return LinearSolution(unflat(solution, cotangent), Info(products=size + 1, code=code))
+        return LinearSolution(
+            unflat(solution, cotangent), Info(products=made * size + 1, code=code)
+        )
+
+    def _factorized(self, condition: Condition, v: Tensor, like: Tensors) -> tuple[Tensor, Tensor]:
+        """LU factors of H + damping I, column by column: those of a point serve all its solves."""
+        unit = torch.eye(v.numel(), dtype=v.dtype, device=v.device)
+        columns = [flat(condition.hvp(unflat(e, like))) for e in unit]
+        matrix = torch.stack(columns, dim=1) + self.damping * unit
+        factors, order, _ = torch.linalg.lu_factor_ex(matrix)
+        return factors, order

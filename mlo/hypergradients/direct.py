@@ -24,6 +24,10 @@ class Direct(Hypergradient):
 
     differentiable: ClassVar[bool] = True
 
+    def work(self, size: int) -> int:
+        """No product."""
+        return 0
+
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Nothing depends on the context."""
         return Result((None,) * len(condition.context), state)

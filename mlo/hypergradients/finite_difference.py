@@ -71,7 +71,11 @@ class FiniteDifference(Hypergradient):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The forward scheme also needs the context's gradient at the move."""
         extra = {"context_gradient"} if self.scheme == "forward" else set()
-        return frozenset({"moves", "optimizer", *extra})
+        return frozenset({"moves", "optimizer", "staged", *extra})
+
+    def work(self, size: int) -> int:
+        """Two gradient evaluations, which is the price of one product."""
+        return 2 if self.check else 1
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """One difference, or two where it is to be checked."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mlo.errors import MethodError
 from mlo.hypergradients.base import Hypergradient, Result, State
-from mlo.records import Info, Outcome, code_of, code_where
+from mlo.records import Info, Outcome, code_of, code_where, has_failed
 from mlo.solve import LinearSolution
-from mlo.types import PartialTensors, Tensors
+from mlo.types import Tensors
 from mlo.vectors import add_scaled, dot, finite, negative, norm, shapes
 
 if TYPE_CHECKING:
@@ -42,11 +42,24 @@ class Implicit(Hypergradient):
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Solve, then take one mixed product."""
-        solution = condition.solve(self._solve, cotangent)
-        product, mixed = condition.products(solution.adjoint)
+        if condition.attached:
+            solution = condition.solve(self._measured, cotangent)
+            mixed, info = condition.mixed_vjp(solution.adjoint), solution.info
+        else:
+            solution = self._solve(condition, cotangent)
+            product, mixed = condition.products(solution.adjoint)
+            info = self._judged(condition, solution, product, cotangent)
         with torch.no_grad():
-            info = self._judged(condition, solution, product, mixed, cotangent)
-        return Result(negative(mixed), state, info)
+            worse = ~finite(mixed) & ~has_failed(info.code)
+            code = code_where(worse, Outcome.NONFINITE, info.code)
+        return Result(negative(mixed), state, dataclasses.replace(info, code=code))
+
+    def _measured(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
+        """Solve, and measure the residual by a product of its own."""
+        solution = self._solve(condition, cotangent)
+        product = condition.hvp(solution.adjoint)
+        info = self._judged(condition, solution, product, cotangent)
+        return LinearSolution(solution.adjoint, info)
 
     def _solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """`solve`, with what it returns made sure of."""
@@ -70,7 +83,6 @@ class Implicit(Hypergradient):
         condition: Condition,
         solution: LinearSolution,
         product: Tensors,
-        mixed: PartialTensors,
         v: Tensors,
     ) -> Info:
         """Measure the residual and name the outcome; what the solver reported goes first."""
@@ -83,7 +95,7 @@ class Implicit(Hypergradient):
         if self.monotone:
             more = grown(self.energy(condition, v), self.energy(condition, rest))
             code = code_where(more, Outcome.DIVERGED, code)
-        sound = residual.isfinite() & finite(mixed)
+        sound = residual.isfinite()
         code = code_where(~sound, Outcome.NONFINITE, code)
         reported = torch.as_tensor(solution.info.code, device=code.device)
         code = torch.where(reported > 0, reported, code)

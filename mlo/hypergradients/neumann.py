@@ -53,6 +53,10 @@ class Neumann(Implicit):
         if self.alpha is not None:
             check_number(self, "alpha", positive=True)
 
+    def work(self, size: int) -> int:
+        """One product a term."""
+        return self.terms
+
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Sum the series: r_{k+1} = r_k - H (A r_k), u = sum A r_k."""
         alpha = self._alpha(condition)

@@ -37,6 +37,10 @@ class OneStep(Hypergradient):
 
     needs: ClassVar[frozenset[str]] = frozenset({"moves", "optimizer", "graph"})
 
+    def work(self, size: int) -> int:
+        """One mixed product."""
+        return 1
+
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """One scaled copy of the cotangent, one mixed product."""
         adjoint = condition.update_vjp(cotangent)

@@ -451,8 +451,11 @@ METHODS = {
             (f"'{name}'", "'mid'", f"hypergradient={type(method).__name__}", "ConjugateGradient"),
             lambda name=name, method=method: anticipating(**{name: method}),
         )
-        for where, name in (("below", "low"), ("of", "mid"))
-        for method in (mlo.OneStep(), mlo.FiniteDifference())
+        for where, name, method in (
+            ("below", "low", mlo.OneStep()),
+            ("below", "low", mlo.FiniteDifference()),
+            ("of", "mid", mlo.FiniteDifference()),
+        )
     },
 }
 

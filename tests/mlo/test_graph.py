@@ -235,8 +235,10 @@ def test_random_graphs_are_drawn_with_every_read_and_its_kind(declared):
 def test_text_and_mermaid_of_learning_from_mistakes():
     graph = DependencyGraph(
         [
-            Node("learner", ("learner", "upper"), ("train",), method="OneStep"),
-            Node("relearner", ("relearner", "learner", "upper"), ("train",), method="Dense"),
+            Node("learner", ("learner", "upper"), ("train",), method="OneStep", work=1),
+            Node(
+                "relearner", ("relearner", "learner", "upper"), ("train",), method="Dense", work=7
+            ),
             Node("upper", ("relearner",), ("valid",), method="OneStep"),
         ]
     )
@@ -244,6 +246,7 @@ def test_text_and_mermaid_of_learning_from_mistakes():
         "level 2  upper [upper]\n"
         "           <~ relearner (response)\n"
         "           streams: valid\n"
+        "           costs: at most 8 products (1 response of learner, 1 of relearner)\n"
         "level 1  relearner [staged by Dense]\n"
         "           <~ learner (response to upper; constant to relearner itself)\n"
         "           <- upper (upper variable)\n"
