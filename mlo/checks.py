@@ -1,109 +1,17 @@
-"""What must hold of a declaration, checked while the engine is built."""
+"""What must hold of streams and shared tensors, checked while the engine is built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mlo.errors import (
-    DeclarationError,
-    GraphError,
-    ParameterError,
-    ReadError,
-    listed,
-    nearest,
-)
-from mlo.graph import Node, twice_named
-from mlo.hypergradients import Hypergradient
+from mlo.errors import DeclarationError, ParameterError, listed, nearest
 from mlo.problem import Problem
-from mlo.reads import TICK
 
 Variables = Mapping[str, Mapping[str, nn.Parameter]]
 """Problem -> name -> live parameter."""
-
-
-def by_name(problems: Sequence[Problem]) -> dict[str, Problem]:
-    """Name -> problem, each name once."""
-    if isinstance(problems, Problem) or not isinstance(problems, Sequence):
-        raise DeclarationError(
-            "Engine(problems=...) must be a list of mlo.Problem, lowest level first, got "
-            f"{type(problems).__name__}; write [{getattr(problems, 'name', 'problem')}]"
-        )
-    named: dict[str, Problem] = {}
-    for problem in problems:
-        if not isinstance(problem, Problem):
-            raise DeclarationError(
-                "Engine(problems=...) must be a flat list of mlo.Problem, lowest level first; "
-                f"found {type(problem).__name__} in it"
-            )
-        if problem.name in named:
-            raise twice_named(problem.name)
-        named[problem.name] = problem
-    if not named:
-        raise DeclarationError("Engine(problems=[]) has nothing to do; declare a Problem")
-    return named
-
-
-def graph_nodes(
-    problems: Mapping[str, Problem], streams: tuple[str, ...], *, lookahead: bool
-) -> list[Node]:
-    """The problems as the graph sees them, every read resolved."""
-    for stream in streams:
-        if stream in problems or stream == TICK:
-            raise DeclarationError(
-                f"data stream '{stream}' has the name of "
-                f"{'the present tick' if stream == TICK else 'a problem'}; rename the stream"
-            )
-    return [_node(problem, problems, streams, lookahead) for problem in problems.values()]
-
-
-def _node(
-    problem: Problem, problems: Mapping[str, Problem], streams: tuple[str, ...], lookahead: bool
-) -> Node:
-    known = (*problems, *streams, TICK)
-    for read in problem.reads.names:
-        if read not in known:
-            raise ReadError(
-                f"problem '{problem.name}': its loss reads '{read}', which is neither a problem "
-                f"nor a data stream{nearest(read, known)} (problems: {listed(problems)}; streams: "
-                f"{listed(streams)}); declare it, or give the argument a default",
-                problem=problem.name,
-            )
-    reads = tuple(r for r in problem.reads.names if r in problems)
-    level = {name: i for i, name in enumerate(problems)}
-    for argument in ("constant", "updates_buffers"):
-        for name in getattr(problem, argument):
-            if name not in reads or name == problem.name:
-                raise GraphError(
-                    f"problem '{problem.name}': {argument}= names '{name}', which its loss does "
-                    f"not read as another problem{nearest(name, reads)} (it reads {listed(reads)})",
-                    problem=problem.name,
-                )
-    for name in problem.constant:
-        if level[name] > level[problem.name]:
-            raise GraphError(
-                f"problem '{problem.name}': constant= names '{name}', which is above it and a "
-                "constant already; cut the route in the upper problem",
-                problem=problem.name,
-            )
-    return Node(
-        problem.name,
-        reads,
-        tuple(r for r in problem.reads.names if r in streams),
-        frozenset(problem.constant),
-        type(problem.hypergradient).__name__,
-        _retained(problem.hypergradient, lookahead),
-        problem.hypergradient.work(sum(p.numel() for p in problem.variables().values())),
-    )
-
-
-def _retained(method: Hypergradient, lookahead: bool) -> str:
-    move = "its trial move while others look at it, else its last" if lookahead else "its last move"
-    if "moves" in method.needs:
-        return f"{move}: parameters, batch and random state before it"
-    return f"{move}: batch and random state"
 
 
 def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> None:

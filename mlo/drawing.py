@@ -47,6 +47,8 @@ def _costs(graph: DependencyGraph, name: str) -> str:
 def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
     if graph.responds(read, name):
         return f"<~ {read} (response)"
+    if graph.level[read] == graph.level[name] and not graph.through(read, name):
+        return f"<- {read} (same level; constant)"
     if read in graph.nodes[name].constant:
         return f"<- {read} (response cut by constant=)"
     uppers = ", ".join(graph.through(read, name))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlo.callbacks.base import Watchers
+from mlo.declared import Levels
 from mlo.devices import find_device
 from mlo.errors import (
     DeclarationError,
@@ -44,7 +45,8 @@ class Engine:
     responses of all problems below it that depend on it.
 
     Args:
-        problems: the problems, lowest level first.
+        problems: the problems, lowest level first. Those in a list of their own are on one level:
+            they treat each other as constants and move at once, from where all of them stood.
         data: stream name -> iterable of batches (any pytree of tensors); an exhausted one starts
             its next epoch.
         lookahead: make lower moves on trial, move the uppers against them, then move the lowers
@@ -74,7 +76,7 @@ class Engine:
 
     def __init__(
         self,
-        problems: Sequence[Problem],
+        problems: Levels,
         data: Mapping[str, Iterable[Any]] | None = None,
         *,
         lookahead: bool = False,

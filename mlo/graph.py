@@ -28,7 +28,8 @@ class Node:
         name: the problem's name.
         reads: the problems that its loss names, itself included where it does.
         streams: the data streams that its loss names.
-        constant: lower problems whose response is cut off.
+        constant: what it reads without following its response.
+        level: levels count from 0; by default the place in the list.
         method: how its response is computed, for drawings.
         retained: what is kept of it for those above, for drawings.
         work: products that one vector-Jacobian product of its response takes, at most.
@@ -38,6 +39,7 @@ class Node:
     reads: tuple[str, ...]
     streams: tuple[str, ...] = ()
     constant: frozenset[str] = frozenset()
+    level: int | None = None
     method: str = ""
     retained: str = ""
     work: int | None = None
@@ -82,7 +84,10 @@ class DependencyGraph:
         twice = [node.name for node in given if self.nodes[node.name] is not node]
         if twice:
             raise twice_named(twice[0])
-        self.level = {name: level for level, name in enumerate(self.nodes)}
+        self.level = {
+            name: place if node.level is None else node.level
+            for place, (name, node) in enumerate(self.nodes.items())
+        }
         self._live = {
             name: tuple(r for r in node.reads if r != name and r not in node.constant)
             for name, node in self.nodes.items()
@@ -140,7 +145,8 @@ class DependencyGraph:
         among: nx.DiGraph[str] = nx.DiGraph()
         among.add_nodes_from(n for n in self.nodes if n in scope)
         among.add_edges_from((c, n) for n in among.nodes for c in self.context(n) if c in scope)
-        return tuple(nx.lexicographical_topological_sort(among, key=self.level.__getitem__))
+        place = list(self.nodes).index
+        return tuple(nx.lexicographical_topological_sort(among, key=place))
 
     @functools.cached_property
     def responding(self) -> tuple[str, ...]:
@@ -203,6 +209,10 @@ class DependencyGraph:
 
         return as_mermaid(self)
 
+    def peers(self, name: str) -> tuple[str, ...]:
+        """The other problems on its level."""
+        return tuple(n for n in self.nodes if self.level[n] == self.level[name] and n != name)
+
     def _lower(self, name: str) -> list[str]:
         return [n for n in self.nodes if self.level[n] < self.level[name]]
 
@@ -218,6 +228,20 @@ class DependencyGraph:
                 )
             if name not in node.reads and not self.scope(name):
                 raise GraphError(_unanswered(self, node), problem=name)
+            self._check_order(name)
+
+    def _check_order(self, name: str) -> None:
+        try:
+            self.order(name)
+        except nx.NetworkXUnfeasible:
+            circle = sorted(n for n in self.scope(name) if set(self.peers(n)) & self.scope(name))
+            raise GraphError(
+                f"problem '{name}': {listed(circle)} on one level read each other, and '{name}' "
+                "goes through all of them by implicit methods: their answer is that of one joint "
+                "system, which is not offered. Choose OneStep() or FiniteDifference() (they move "
+                "at once, so each takes the other as it stood), or cut a route by constant=",
+                problem=name,
+            ) from None
 
 
 def twice_named(name: str) -> GraphError:

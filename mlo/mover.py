@@ -47,6 +47,7 @@ class Mover:
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
         self._moved: set[str] = set()
+        self._stood: dict[str, Tensors] = {}
         self._snapshots: dict[str, Tensors] = {}
         self._schedulers = Schedulers(streams)
 
@@ -68,6 +69,8 @@ class Mover:
         lookahead = self.schedule.lookahead
         # With lookahead, those above always see a trial move of a problem that is always due.
         remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
+        if any(peer in graph.peers(name) for peer in later):
+            self._stood[name] = tuple(t.clone() for t in self.program.present(name))
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             kept = last and remembered
@@ -117,6 +120,7 @@ class Mover:
         """Let go of what lives no longer than a tick."""
         self._snapshots.clear()
         self._moved.clear()
+        self._stood.clear()
         self.moves = {name: move.without_graph() for name, move in self.moves.items()}
 
     def _sweep(self, name: str, tick: int, due: Sequence[str] | None, *, kept: bool) -> Sweep:
@@ -128,14 +132,22 @@ class Mover:
         if kept and self.program.records_moves(name):
             for read in {name, *graph.surroundings(name)}:
                 values[read] = self._snapshot(read)
+        # Those on its level count as they stood when the tick began.
+        values.update({n: self._stood[n] for n in graph.peers(name) if n in self._stood})
         sweep = Sweep(self.program, values, self.moves, self.states)
         trials, answering = self._on_trial(name, due)
+        tried: dict[str, Tensors] = {}
+        level = 0
         for lower in graph.support(name):
+            if graph.level[lower] > level:
+                sweep.values.update(tried)
+                level = graph.level[lower]
             if lower in trials:
-                self._trial(sweep, lower, tick)
+                tried[lower] = self._trial(sweep, lower, tick)
             elif lower in answering and lower not in sweep.moves:
                 setting = self._setting(lower, tick, -1)
                 sweep.moves[lower] = Move(setting, self.program.learning_rate(lower))
+        sweep.values.update(tried)
         return sweep
 
     def _on_trial(self, name: str, due: Sequence[str] | None) -> tuple[set[str], set[str]]:
@@ -156,11 +168,12 @@ class Mover:
                 answering |= graph.scope(lower)
         return trials, answering
 
-    def _trial(self, sweep: Sweep, name: str, tick: int) -> None:
-        """Move `name` in `sweep` alone, on a copy of its optimizer and parameters."""
+    def _trial(self, sweep: Sweep, name: str, tick: int) -> Tensors:
+        """Where `name` gets by a move on a copy of its optimizer; its move stays with the sweep."""
         problem = self.program.problems[name]
         live = list(self.program.variables[name].values())
-        optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
+        stood = sweep.values[name]
+        optimizer, params = trial_copy(problem.optimizer, live, stood)
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             setting = self._setting(name, tick, update)
@@ -168,6 +181,8 @@ class Mover:
             _, move = advance(sweep, name, setting, optimizer, params, graph=graph, kept=last)
             sweep.values[name] = tuple(p.detach().clone() for p in params)
         sweep.moves[name] = move
+        reached, sweep.values[name] = sweep.values[name], stood
+        return reached
 
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from mlo.checks import by_name, check_sharing, check_streams, graph_nodes
+from mlo.checks import check_sharing, check_streams
+from mlo.declared import Levels, by_name, graph_nodes
 from mlo.errors import DeviceError, ParameterError
 from mlo.evaluation import Objective
 from mlo.graph import DependencyGraph
@@ -94,7 +95,7 @@ class Program:
 
 
 def compile_program(
-    problems: Sequence[Problem],
+    problems: Levels,
     streams: Iterable[str],
     device: torch.device | None,
     *,
@@ -107,9 +108,9 @@ def compile_program(
         DeclarationError: (one of its kinds) the program cannot work; the message says why.
         DeviceError: a module cannot be moved to `device`.
     """
-    named = by_name(problems)
+    named, levels = by_name(problems)
     streams = tuple(streams)
-    nodes = graph_nodes(named, streams, lookahead=lookahead)
+    nodes = graph_nodes(named, levels, streams, lookahead=lookahead)
     graph = DependencyGraph(nodes, nested=nested)
     check_streams(named, streams)
     variables = {name: problem.variables() for name, problem in named.items()}

@@ -105,7 +105,8 @@ class Schedule:
         """Due problems whose move depends on no other that is still to be made."""
         settled: list[str] = []
         for name in due:
-            others = [r for r in self.graph.nodes[name].reads if r != name and r in due]
+            peers = (name, *self.graph.peers(name))
+            others = [r for r in self.graph.nodes[name].reads if r in due and r not in peers]
             if not self.graph.scope(name) and all(r in settled for r in others):
                 settled.append(name)
         return settled
