@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlo.errors import LossError
-from mlo.moves import Move
+from mlo.moves import Begun, Move
 from mlo.setting import Setting
 from mlo.sweep import Gradient, Sweep
 from mlo.types import PartialTensors
-from mlo.update import take_step
+from mlo.update import needs_closure, take_step
 
 
 def advance(
@@ -24,8 +24,12 @@ def advance(
     *,
     graph: bool,
     kept: bool,
+    begun: Begun | None = None,
 ) -> tuple[Gradient, Move]:
     """Take the total gradient of `name` in the sweep and step `params` with it.
+
+    An optimizer that needs a closure is given one that evaluates the same gradient at other
+    parameters: the same batch and random numbers, so that its line search sees one function.
 
     Args:
         sweep: where everybody stands.
@@ -35,6 +39,7 @@ def advance(
         params: the parameters that it holds, live or copies.
         graph: keep the gradient's graph, where the problem's method can use it.
         kept: record the move in full, where the problem's method needs that.
+        begun: how the problem began anew just before, where it did.
 
     Raises:
         LossError: the loss depends on none of the problem's variables.
@@ -51,6 +56,12 @@ def advance(
     )
     _check_dependence(name, gradient.values)
     rate = program.learning_rate(name)
+
+    def again() -> tuple[Tensor, PartialTensors]:
+        sweep.values[name] = tuple(p.detach() for p in params)
+        found = sweep.gradient(name, setting, replay=True)
+        return found.evaluation.value, found.values
+
     step = take_step(
         optimizer,
         params,
@@ -58,10 +69,14 @@ def advance(
         clip_norm=problem.clip_norm,
         projection=program.projection(name),
         differentiable=recorded and "optimizer" in needs,
+        closure=(gradient.evaluation.value, again) if needs_closure(optimizer) else None,
     )
     if not recorded:
         return gradient, Move(setting, rate)
     seen = {other: sweep.values[other] for other in program.graph.surroundings(name)}
+    context_gradient = gradient.context_gradient
+    if context_gradient is not None and begun is not None:
+        context_gradient = (*context_gradient, *gradient.values)
     return gradient, Move(
         setting,
         rate,
@@ -70,7 +85,8 @@ def advance(
         below={n: sweep.moves[n].without_graph() for n in program.graph.order(name)},
         step=step,
         graph=gradient.graph,
-        context_gradient=gradient.context_gradient,
+        context_gradient=context_gradient,
+        begun=begun,
     )
 
 

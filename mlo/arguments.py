@@ -125,6 +125,17 @@ def checked_count(name: str, argument: str, value: int, *, least: int) -> int:
     return value
 
 
+def checked_restart(name: str, start: object, restart: int | None) -> int:
+    """A whole number, given only together with `start`."""
+    if restart is not None and start is None:
+        raise DeclarationError(
+            f"problem '{name}': restart={restart!r} says when the problem begins anew, but "
+            "start= is None; give a function to name -> tensor, or leave restart= out",
+            problem=name,
+        )
+    return checked_count(name, "restart", 1 if restart is None else restart, least=1)
+
+
 def checked_clip_norm(name: str, value: float | None) -> float | None:
     """A positive bound, or none."""
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,7 +16,13 @@ Variables = Mapping[str, Mapping[str, nn.Parameter]]
 
 def check_streams(problems: Mapping[str, Problem], streams: tuple[str, ...]) -> None:
     """Every stream is read, and every stream that a scheduler follows exists."""
-    read = {r for problem in problems.values() for r in problem.reads.names}
+    read = {
+        name
+        for problem in problems.values()
+        for reads in (problem.reads, problem.start_reads)
+        if reads is not None
+        for name in reads.names
+    }
     for stream in streams:
         if stream not in read:
             raise DeclarationError(

@@ -23,10 +23,13 @@ from mlo.moves import Move
 from mlo.records import Info
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import dense, dot, filled
+from mlo.vectors import dense, dot, filled, plus
 
 Objective = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
+
+Parts = Callable[[Tensors, Tensors, Callable[[Tensor], None]], None]
+"""parts(w, c, visitor): shows the visitor the terms that f(w, c) is the sum of, one at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Condition:
         move: Move | None = None,
         graph: Linearization | None = None,
         memory: Memory | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -92,6 +96,7 @@ class Condition:
         self.attached = torch.is_grad_enabled()
         self.memory = Memory() if memory is None else memory
         self._graph = graph
+        self._parts = parts
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
@@ -109,6 +114,8 @@ class Condition:
 
     def mixed_vjp(self, u: Sequence[Tensor]) -> PartialTensors:
         """``(dg/dc)^T u`` for every context tensor; `None` where g does not depend on it."""
+        if self._parts is not None and self._graph is None and not self.attached:
+            return self._streamed(self._parts, u)
         return self._products(u, self._linearized().context)
 
     def products(self, u: Sequence[Tensor]) -> tuple[Tensors, PartialTensors]:
@@ -183,6 +190,7 @@ class Condition:
             problem=self.problem,
             learning_rate=self.learning_rate,
             memory=self.memory,
+            parts=self._parts,
         )
 
     def _linearized(self) -> Linearization:
@@ -198,6 +206,21 @@ class Condition:
             if not self.attached:
                 self.memory.graph = self._graph
         return self._graph
+
+    def _streamed(self, parts: Parts, u: Sequence[Tensor]) -> PartialTensors:
+        """`mixed_vjp` one micro-batch at a time: one graph, at a gradient more for each."""
+        params, context = _leaves(self.params), _leaves(self.context)
+        total: PartialTensors = (None,) * len(context)
+
+        def add(loss: Tensor) -> None:
+            nonlocal total
+            gradient = differentiate(self.problem, [loss], params, create_graph=True)
+            found = differentiate(self.problem, gradient, context, u)
+            total = plus(total, dense(found))
+
+        with torch.enable_grad():
+            parts(params, context, add)
+        return total
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
         """``(dg/dwrt)^T u`` on the one retained graph."""

@@ -74,18 +74,25 @@ def _node(
     streams: tuple[str, ...],
     lookahead: bool,
 ) -> Node:
-    _check_reads(problem, problems, streams)
-    reads = tuple(r for r in problem.reads.names if r in problems)
+    begun = problem.start_reads.names if problem.start_reads else ()
+    _check_reads(problem, problem.reads.names, "loss", problems, streams)
+    _check_reads(problem, begun, "start=", problems, streams)
+    names = dict.fromkeys((*problem.reads.names, *(r for r in begun if r != problem.name)))
+    reads = tuple(r for r in names if r in problems)
     _check_names(problem, reads, levels)
     method, level = problem.hypergradient, levels[problem.name]
-    # Those of one level move at once, so no recorded move contains another's answer.
-    peers = {r for r in reads if levels[r] == level and r != problem.name}
-    cut = peers if "moves" in method.needs else set()
+    start_only = frozenset(r for r in reads if r not in problem.reads.names)
+    if "moves" in method.needs:
+        # Those of one level move at once, so no recorded move contains another's answer.
+        cut = frozenset(r for r in reads if levels[r] == level and r != problem.name)
+    else:  # a solution does not depend on where its search began
+        cut = start_only
     return Node(
         problem.name,
         reads,
-        tuple(r for r in problem.reads.names if r in streams),
+        tuple(r for r in names if r in streams),
         frozenset(problem.constant) | cut,
+        start_only,
         level,
         type(method).__name__,
         _retained(method, lookahead),
@@ -94,13 +101,17 @@ def _node(
 
 
 def _check_reads(
-    problem: Problem, problems: Mapping[str, Problem], streams: tuple[str, ...]
+    problem: Problem,
+    names: Sequence[str],
+    kind: str,
+    problems: Mapping[str, Problem],
+    streams: tuple[str, ...],
 ) -> None:
     known = (*problems, *streams, TICK)
-    for read in problem.reads.names:
+    for read in names:
         if read not in known:
             raise ReadError(
-                f"problem '{problem.name}': its loss reads '{read}', which is neither a problem "
+                f"problem '{problem.name}': its {kind} reads '{read}', which is neither a problem "
                 f"nor a data stream{nearest(read, known)} (problems: {listed(problems)}; streams: "
                 f"{listed(streams)}); declare it, or give the argument a default",
                 problem=problem.name,
@@ -111,14 +122,15 @@ def _check_names(problem: Problem, reads: tuple[str, ...], levels: Mapping[str, 
     """What `constant=` and `updates_buffers=` name is read, and `constant=` cuts something."""
     for argument in ("constant", "updates_buffers"):
         for name in getattr(problem, argument):
-            if name not in reads or name == problem.name:
+            seen = problem.reads.names if argument == "updates_buffers" else reads
+            if name not in seen or name not in reads or name == problem.name:
                 raise GraphError(
                     f"problem '{problem.name}': {argument}= names '{name}', which its loss does "
                     f"not read as another problem{nearest(name, reads)} (it reads {listed(reads)})",
                     problem=problem.name,
                 )
     for name in problem.constant:
-        if levels[name] > levels[problem.name]:
+        if levels[name] > levels[problem.name] and name in problem.reads.names:
             raise GraphError(
                 f"problem '{problem.name}': constant= names '{name}', which is above it and a "
                 "constant already; cut the route in the upper problem",

@@ -40,7 +40,8 @@ def _costs(graph: DependencyGraph, name: str) -> str:
     first, *rest = solves(graph, name).items()
     each = [f"{first[1]} response of {first[0]}", *(f"{n} of {other}" for other, n in rest)]
     work = graph.products(name)
-    bound = "products unknown" if work is None else f"at most {work} products"
+    many = "product" if work == 1 else "products"
+    bound = "products unknown" if work is None else f"at most {work} {many}"
     return f"{bound} ({', '.join(each)})"
 
 
@@ -49,6 +50,8 @@ def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
         return f"<~ {read} (response)"
     if graph.level[read] == graph.level[name] and not graph.through(read, name):
         return f"<- {read} (same level; constant)"
+    if read in graph.nodes[name].start_only & graph.nodes[name].constant:
+        return f"<- {read} (begins from it; constant)"
     if read in graph.nodes[name].constant:
         return f"<- {read} (response cut by constant=)"
     uppers = ", ".join(graph.through(read, name))

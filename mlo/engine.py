@@ -95,7 +95,8 @@ class Engine:
             problems, data or {}, target, lookahead=lookahead, nested=nested
         )
         timings = {
-            name: Timing(p.every, p.repeat, p.warmup) for name, p in self._program.problems.items()
+            name: Timing(p.every, p.repeat, p.warmup, p.accumulate)
+            for name, p in self._program.problems.items()
         }
         self.schedule = Schedule(self.graph, timings, lookahead=lookahead)
         self.tick = 0
@@ -103,8 +104,8 @@ class Engine:
         self._streams = make_streams(data or {}, target)
         self._mover = Mover(self._program, self.schedule, self._streams, retain=retain)
         # Drawn now, as the first thing that a plain loop would draw.
-        for stream in self._streams.values():
-            stream.present()
+        for name, stream in self._streams.items():
+            stream.present(self.schedule.micro_batches(name))
         if dry_run:
             with self._program.undisturbed():
                 self._mover.dry_run()

@@ -29,6 +29,7 @@ class Node:
         reads: the problems that its loss names, itself included where it does.
         streams: the data streams that its loss names.
         constant: what it reads without following its response.
+        start_only: what only its start reads, and not its loss.
         level: levels count from 0; by default the place in the list.
         method: how its response is computed, for drawings.
         retained: what is kept of it for those above, for drawings.
@@ -39,6 +40,7 @@ class Node:
     reads: tuple[str, ...]
     streams: tuple[str, ...] = ()
     constant: frozenset[str] = frozenset()
+    start_only: frozenset[str] = frozenset()
     level: int | None = None
     method: str = ""
     retained: str = ""
@@ -259,6 +261,13 @@ def _unanswered(graph: DependencyGraph, node: Node) -> str:
         if below
         else "it reads no problem below it"
     )
+    begun = [n.name for n in graph.nodes.values() if node.name in n.start_only & n.constant]
+    if begun:
+        found += (
+            f". The start of {listed(begun)} reads it, but a solution does not depend on where its "
+            "search began: there choose OneStep(), which differentiates the move from the start, "
+            f"or let the loss read '{node.name}' too, as implicit MAML does"
+        )
     return (
         f"problem '{node.name}': its loss cannot depend on its own parameters: it does not read "
         f"itself, and {found}. Name '{node.name}' in the loss of a lower problem and that problem "

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 import torch
 
 from mlo.errors import GraphError, MethodError, listed, nearest
 from mlo.graph import DependencyGraph
-from mlo.hypergradients import Dense, Direct, Implicit
+from mlo.hypergradients import Dense, Direct, Implicit, Neumann
 from mlo.hypergradients.base import NEEDS
 from mlo.problem import Problem
+from mlo.update import needs_closure
 from mlo.update_rules import known_names, knows
 
 
-def check_methods(problems: Mapping[str, Problem], graph: DependencyGraph) -> None:
+def check_methods(
+    problems: Mapping[str, Problem], graph: DependencyGraph, *, lookahead: bool
+) -> None:
     """Every method can serve where it was put, and no upper problem is left without an answer."""
     for name, problem in problems.items():
-        if _needs_closure(problem.optimizer):
-            raise MethodError(
-                f"problem '{name}': optimizer {type(problem.optimizer).__name__} needs a closure, "
-                "which the engine does not drive; use one whose step() takes none, such as Adam",
-                problem=name,
-            )
+        if needs_closure(problem.optimizer):
+            _check_closure(problem, graph, lookahead=lookahead)
         if name in graph.responding:
             _check_method(problem, graph)
             _check_nesting(problem, graph)
             if "moves" in problem.hypergradient.needs:
                 _check_order(problem, graph)
+                _check_start(problem, graph)
     for name in graph.names:
         scope = graph.scope(name)
         direct = all(isinstance(problems[n].hypergradient, Direct) for n in scope)
@@ -94,6 +93,62 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
     )
 
 
+def _check_start(problem: Problem, graph: DependencyGraph) -> None:
+    """A route through the start is in the recorded move only if that move began there."""
+    name, method = problem.name, problem.hypergradient
+    begun = problem.start_reads.names if problem.start_reads else ()
+    routes = [r for r in begun if r in graph.nodes and graph.through(r, name)]
+    if not routes:
+        return
+    kind = type(method).__name__
+    if "optimizer" not in method.needs:
+        raise MethodError(
+            f"problem '{name}': its start reads '{routes[0]}', and hypergradient={kind} "
+            "differentiates its move without the optimizer's update, so the route through the "
+            'start cannot be followed; declare needs = {"moves", "optimizer"}',
+            problem=name,
+        )
+    if problem.repeat > 1 or problem.restart > 1:
+        raise MethodError(
+            f"problem '{name}': its start reads '{routes[0]}', but hypergradient={kind} "
+            f"differentiates the last update alone, which with repeat={problem.repeat} and "
+            f"restart={problem.restart} does not begin there: the route through the start would "
+            "be lost. Use repeat=1 and restart=1 (MAML with one step), or an implicit method with "
+            f"a loss that reads '{routes[0]}' too (implicit MAML), or cut the route by "
+            f"constant=('{routes[0]}',)",
+            problem=name,
+        )
+
+
+def _check_closure(problem: Problem, graph: DependencyGraph, *, lookahead: bool) -> None:
+    """An optimizer that evaluates the loss at points of its own, as LBFGS does."""
+    name, optimizer, method = problem.name, problem.optimizer, problem.hypergradient
+    kind = type(optimizer).__name__
+    once = isinstance(optimizer, torch.optim.LBFGS) and all(
+        group["max_iter"] == 1 and group["line_search_fn"] is None
+        for group in optimizer.param_groups
+    )
+    below = listed(sorted(graph.scope(name)))
+    wrong = ""
+    if lookahead:
+        wrong = (
+            "evaluates its loss through a closure, which trial moves do not offer; use "
+            "lookahead=False, or another optimizer"
+        )
+    elif graph.scope(name) and not once:
+        wrong = (
+            f"evaluates its loss at several points, to which {below} would have to answer anew; "
+            "use LBFGS(max_iter=1) without a line search, or another optimizer"
+        )
+    elif name in graph.responding and isinstance(method, Neumann) and method.alpha is None:
+        wrong = (
+            "takes no gradient steps, so its learning rate is no alpha for Neumann(); give "
+            "Neumann(alpha=...), or use ConjugateGradient()"
+        )
+    if wrong:
+        raise MethodError(f"problem '{name}': optimizer {kind} {wrong}", problem=name)
+
+
 def _check_order(problem: Problem, graph: DependencyGraph) -> None:
     """A recorded move is made before later responses exist, so it cannot be attached to them."""
     name = problem.name
@@ -108,8 +163,3 @@ def _check_order(problem: Problem, graph: DependencyGraph) -> None:
                 "ConjugateGradient()",
                 problem=name,
             )
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    step = inspect.signature(type(optimizer).step).parameters
-    return "closure" in step and step["closure"].default is inspect.Parameter.empty

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mlo.advance import advance
-from mlo.moves import Move
+from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
 from mlo.schedule import Schedule
@@ -17,8 +17,8 @@ from mlo.schedulers import Schedulers
 from mlo.setting import Setting
 from mlo.streams import Stream
 from mlo.sweep import Gradient, Sweep
-from mlo.types import PartialTensors, Tensors
-from mlo.update import trial_copy
+from mlo.types import Batch, PartialTensors, Tensors
+from mlo.update import needs_closure, trial_copy
 from mlo.vectors import norm
 
 
@@ -48,6 +48,7 @@ class Mover:
         self.states: dict[str, Any] = {}
         self._moved: set[str] = set()
         self._stood: dict[str, Tensors] = {}
+        self._made: dict[str, int] = dict.fromkeys(program.problems, 0)
         self._snapshots: dict[str, Tensors] = {}
         self._schedulers = Schedulers(streams)
 
@@ -75,6 +76,9 @@ class Mover:
             last = update == problem.repeat - 1
             kept = last and remembered
             sweep = self._sweep(name, tick, due, kept=kept)
+            begun = self._begin(sweep, name, tick) if update == 0 else None
+            if begun is not None:
+                self._write(name, sweep.values[name])
             setting = self._setting(name, tick, update)
             gradient, move = advance(
                 sweep,
@@ -84,12 +88,15 @@ class Mover:
                 params,
                 graph=self.retain and kept and wanted and not lookahead,
                 kept=kept,
+                begun=begun,
             )
             self._snapshots.pop(name, None)
+            self._made[name] += last
             self._moved.add(name)
             self.states.update(sweep.states)
-            objective = self.program.objectives[name]
-            objective.write_buffers(gradient.evaluation, (name, *problem.updates_buffers))
+            self.program.objectives[name].evaluator.write_buffers(
+                gradient.evaluation.buffers, (name, *problem.updates_buffers)
+            )
             if last and name in graph.responding:
                 self._observe(name, move, sweep)
             if kept:
@@ -112,9 +119,14 @@ class Mover:
         for name in self.program.problems:
             values = {
                 n: tuple(t.clone().requires_grad_() for t in self.program.present(n))
-                for n in self.program.graph.nodes[name].reads
+                for n in self.program.problems
             }
-            self.program.objectives[name](values, self._setting(name, 0, -1))
+            setting = self._setting(name, 0, -1)
+            objective = self.program.objectives[name]
+            objective({read: values[read] for read in objective.reads}, setting)
+            if name in self.program.starts:
+                sweep = Sweep(self.program, values, {}, {})
+                sweep.begin(name, Begun(setting, values[name]), values, replay=False)
 
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
@@ -173,29 +185,68 @@ class Mover:
         problem = self.program.problems[name]
         live = list(self.program.variables[name].values())
         stood = sweep.values[name]
-        optimizer, params = trial_copy(problem.optimizer, live, stood)
+        begun = self._begin(sweep, name, tick)
+        optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
+        if begun is not None:
+            optimizer.state.clear()
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             setting = self._setting(name, tick, update)
             graph = self.retain and last
-            _, move = advance(sweep, name, setting, optimizer, params, graph=graph, kept=last)
+            _, move = advance(
+                sweep, name, setting, optimizer, params, graph=graph, kept=last, begun=begun
+            )
+            begun = None
             sweep.values[name] = tuple(p.detach().clone() for p in params)
         sweep.moves[name] = move
         reached, sweep.values[name] = sweep.values[name], stood
         return reached
 
+    def _begin(self, sweep: Sweep, name: str, tick: int) -> Begun | None:
+        """Set `name` in the sweep to its start, if its coming move begins there."""
+        start = self.program.starts.get(name)
+        if start is None or self._made[name] % self.program.problems[name].restart != 0:
+            return None
+        batches = self._batches(name, 0)
+        setting = start.evaluator.setting(batches, tick, replayable=True)
+        begun = Begun(setting, sweep.values[name])
+        with torch.no_grad():
+            own = sweep.begin(name, begun, sweep.values, replay=False)
+            sweep.values[name] = tuple(t.detach().clone() for t in own)
+        return begun
+
+    def _write(self, name: str, values: Tensors) -> None:
+        """Put a problem where it begins anew, its optimizer as if it had made no step."""
+        with torch.no_grad():
+            for p, t in zip(self.program.variables[name].values(), values, strict=True):
+                p.copy_(t)
+        self.program.problems[name].optimizer.state.clear()
+
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
+        replayable = name in self.program.graph.responding or needs_closure(
+            self.program.problems[name].optimizer
+        )
+        evaluator = self.program.objectives[name].evaluator
+        return evaluator.setting(self._batches(name, update), tick, replayable=replayable)
+
+    def _batches(self, name: str, update: int) -> tuple[Batch, ...]:
+        """The micro-batches of the given update, stream by stream (-1: the last ones of the tick).
+
+        Of the tick's draws a problem that needs n uses the last n; where it is looked at in a tick
+        in which it does not move, there may be fewer.
+        """
         problem = self.program.problems[name]
-        batch = {}
-        for stream in self.program.graph.nodes[name].streams:
-            present = self.streams[stream].present()
-            held = self.streams[stream].held
-            # Of the tick's draws a problem that repeats n times uses the last n.
-            from_end = problem.repeat - update if update >= 0 else 1
-            batch[stream] = held[-from_end] if from_end <= len(held) else present
-        replayable = name in self.program.graph.responding
-        return self.program.objectives[name].setting(batch, tick, replayable=replayable)
+        size, streams = problem.accumulate, self.program.graph.nodes[name].streams
+        end = (problem.repeat - 1 - update) * size if update >= 0 else 0
+        found: dict[str, list[Any]] = {}
+        for stream in streams:
+            present, held = self.streams[stream].present(), self.streams[stream].held
+            found[stream] = held[: max(len(held) - end, 0)][-size:] or [present]
+        count = min((len(batches) for batches in found.values()), default=size)
+        return tuple(
+            {stream: batches[i - count] for stream, batches in found.items()} for i in range(count)
+        )
 
     def _snapshot(self, name: str) -> Tensors:
         """A copy of where a problem stands, made once and shared until it moves."""

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
+class Begun:
+    """Where a problem began anew: under what setting, and its parameters before it."""
+
+    setting: Setting
+    own: Tensors
+
+
+@dataclasses.dataclass(frozen=True)
 class Move:
     """A move of a problem, real or on trial, or only the setting in which it is to be seen.
 
@@ -28,7 +36,9 @@ class Move:
         below: the moves at which the problems of its scope were seen then.
         step: how its step depends on the gradient.
         graph: the gradient's graph, while the call that made the move lasts.
-        context_gradient: the loss's gradient with respect to its context, in the graph's order.
+        context_gradient: the loss's gradient with respect to its context, in the graph's order,
+            and then that with respect to `before` where the move began anew.
+        begun: how `before` came from the problem's start, where it did.
     """
 
     setting: Setting
@@ -39,6 +49,7 @@ class Move:
     step: Step | None = None
     graph: Linearization | None = None
     context_gradient: PartialTensors | None = None
+    begun: Begun | None = None
 
     def without_graph(self) -> Move:
         """The same move, with the graph let go."""

@@ -18,6 +18,7 @@ from mlo.arguments import (
     checked_names,
     checked_optimizer,
     checked_project,
+    checked_restart,
     checked_scheduler,
 )
 from mlo.errors import ParameterError
@@ -48,6 +49,13 @@ class Problem:
         repeat: updates it makes when it moves, each on a new draw of its streams, all at one
             learning rate.
         warmup: ticks that it waits first.
+        accumulate: micro-batches of each update; its loss is their mean, its gradient is taken one
+            after another, and all of them belong to the move.
+        start: where the problem begins anew: a function whose argument names are what it reads, as
+            for a loss; it returns name -> tensor for all variables, or a module with parameters of
+            these names. Methods that differentiate a recorded move differentiate through it too.
+        restart: it begins anew before every `restart`-th of its moves, the first one included, and
+            the optimizer's state with it. Default 1 where `start` is given.
         clip_norm: bound on the Euclidean norm of its gradient, as `clip_grad_norm_` applies it.
         constant: lower problems that its loss reads without answering through them.
         project: maps name -> tensor to the projected tensors after each move (differentiably).
@@ -75,6 +83,9 @@ class Problem:
         every: int = 1,
         repeat: int = 1,
         warmup: int = 0,
+        accumulate: int = 1,
+        start: Callable[..., Any] | None = None,
+        restart: int | None = None,
         clip_norm: float | None = None,
         constant: Sequence[str] = (),
         project: ProjectFn | None = None,
@@ -93,6 +104,12 @@ class Problem:
         self.every = checked_count(name, "every", every, least=1)
         self.repeat = checked_count(name, "repeat", repeat, least=1)
         self.warmup = checked_count(name, "warmup", warmup, least=0)
+        self.accumulate = checked_count(name, "accumulate", accumulate, least=1)
+        self.start = start
+        self.start_reads = None
+        if start is not None:
+            self.start_reads = declared_reads(start, owner=f"problem '{name}': start=")
+        self.restart = checked_restart(name, start, restart)
         self.clip_norm = checked_clip_norm(name, clip_norm)
         self.constant = checked_names(name, "constant", constant)
         self.updates_buffers = checked_names(name, "updates_buffers", updates_buffers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,14 @@ from mlo.checks import check_sharing, check_streams
 from mlo.declared import Levels, by_name, graph_nodes
 from mlo.errors import DeviceError, ParameterError
 from mlo.evaluation import Objective
+from mlo.evaluator import Evaluator
 from mlo.graph import DependencyGraph
 from mlo.method_checks import check_methods
 from mlo.modes import preserved_modes
 from mlo.problem import Problem
 from mlo.randomness import preserved
+from mlo.reads import Reads
+from mlo.start import Start
 from mlo.types import Tensors
 from mlo.update import Projection
 
@@ -33,6 +37,7 @@ class Program:
         variables: problem -> name -> live parameter.
         parameters: the same for all parameters, those that are left out too.
         objectives: problem -> its loss as a function of tensors.
+        starts: problem -> where it begins anew, for those that do.
         devices: accelerators that hold variables.
     """
 
@@ -41,6 +46,7 @@ class Program:
     variables: Mapping[str, Mapping[str, nn.Parameter]]
     parameters: Mapping[str, Mapping[str, nn.Parameter]]
     objectives: Mapping[str, Objective]
+    starts: Mapping[str, Start]
     devices: tuple[torch.device, ...]
 
     @contextlib.contextmanager
@@ -115,35 +121,62 @@ def compile_program(
     check_streams(named, streams)
     variables = {name: problem.variables() for name, problem in named.items()}
     check_sharing(named, variables)
-    check_methods(named, graph)
+    check_methods(named, graph, lookahead=lookahead)
     if device is not None:
         for problem in named.values():
             _move(problem, device)
     devices = {p.device for own in variables.values() for p in own.values()}
     accelerators = tuple(d for d in devices if d.type not in ("cpu", "meta"))
-    objectives = _objectives(named, graph, variables, accelerators)
+    evaluators = _Evaluators(named, variables, accelerators)
     parameters = {name: dict(p.module.named_parameters()) for name, p in named.items()}
-    return Program(named, graph, variables, parameters, objectives, accelerators)
+    return Program(
+        named,
+        graph,
+        variables,
+        parameters,
+        {name: Objective(evaluators.of(p, "loss", p.loss, p.reads)) for name, p in named.items()},
+        {
+            name: Start(evaluators.of(p, "start=", p.start, p.start_reads), tuple(variables[name]))
+            for name, p in named.items()
+            if p.start is not None and p.start_reads is not None
+        },
+        accelerators,
+    )
 
 
-def _objectives(
-    problems: Mapping[str, Problem],
-    graph: DependencyGraph,
-    variables: Mapping[str, Mapping[str, nn.Parameter]],
-    devices: tuple[torch.device, ...],
-) -> dict[str, Objective]:
-    live = {
-        id(p): f"parameter '{key}' of problem '{name}'"
-        for name, own in variables.items()
-        for key, p in own.items()
-    }
-    objectives = {}
-    for name, problem in problems.items():
-        reads = graph.nodes[name].reads
-        modules = {read: problems[read].module for read in reads}
-        own = {read: tuple(variables[read].values()) for read in reads}
-        objectives[name] = Objective(problem, modules, own, live, devices)
-    return objectives
+class _Evaluators:
+    """Makes the functions of all problems callable at any tensors."""
+
+    def __init__(
+        self,
+        problems: Mapping[str, Problem],
+        variables: Mapping[str, Mapping[str, nn.Parameter]],
+        devices: tuple[torch.device, ...],
+    ) -> None:
+        self.problems = problems
+        self.variables = {name: tuple(own.values()) for name, own in variables.items()}
+        self.devices = devices
+        self.live = {
+            id(p): f"parameter '{key}' of problem '{name}'"
+            for name, own in variables.items()
+            for key, p in own.items()
+        }
+
+    def of(
+        self, problem: Problem, kind: str, function: Callable[..., Any], reads: Reads
+    ) -> Evaluator:
+        """The evaluator of one function of `problem`."""
+        modules = {r: self.problems[r].module for r in reads.names if r in self.problems}
+        return Evaluator(
+            problem.name,
+            kind,
+            function,
+            reads=reads,
+            modules=modules,
+            variables=self.variables,
+            live=self.live,
+            devices=self.devices,
+        )
 
 
 def _move(problem: Problem, device: torch.device) -> None:

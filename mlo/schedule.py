@@ -15,6 +15,12 @@ class Timing:
     every: int = 1
     repeat: int = 1
     warmup: int = 0
+    accumulate: int = 1
+
+    @property
+    def draws(self) -> int:
+        """Batches of each stream that a move takes."""
+        return self.repeat * self.accumulate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Plan:
     Attributes:
         tick: the tick, counted from 0.
         order: the problems that move, in the order of their real moves.
-        draws: stream -> batches drawn in this tick; a problem that repeats n times uses the last n.
+        draws: stream -> batches drawn in this tick; a problem that needs n uses the last n.
         counts: problem -> ticks towards its next move, after this tick.
     """
 
@@ -85,8 +91,13 @@ class Schedule:
         draws: dict[str, int] = {}
         for name in names:
             for stream in self.graph.nodes[name].streams:
-                draws[stream] = max(draws.get(stream, 0), self.timings[name].repeat)
+                draws[stream] = max(draws.get(stream, 0), self.timings[name].draws)
         return draws
+
+    def micro_batches(self, stream: str) -> int:
+        """The most micro-batches that one loss takes of `stream`."""
+        readers = [n for n, node in self.graph.nodes.items() if stream in node.streams]
+        return max((self.timings[n].accumulate for n in readers), default=1)
 
     def _triggered(self, name: str, moved: list[str]) -> bool:
         level = self.graph.level
@@ -116,6 +127,7 @@ class Schedule:
         lines = [f"order: {'lookahead' if self.lookahead else 'lowest problem first'}"]
         for name, t in self.timings.items():
             words = [f"every {t.every} ticks", f"{t.repeat} updates"]
+            words += [f"{t.accumulate} micro-batches each"] if t.accumulate > 1 else []
             words += [f"after {t.warmup} ticks"] if t.warmup else []
             lines.append(f"{name}: {', '.join(words)}")
         return "\n".join(lines)

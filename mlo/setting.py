@@ -1,4 +1,4 @@
-"""Everything that an evaluation of a loss depends on besides the variables."""
+"""Everything that an evaluation of a function depends on besides the variables."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Setting:
 
     Attributes:
         tick: the present tick.
-        batch: stream -> batch.
+        batches: stream -> batch, once for every micro-batch.
         random: the random state before the evaluation; `None` where it will not be replayed.
         buffers: key of a place -> copy of a buffer; `None` takes the live ones.
         modes: training flags of the container's modules, in the order of `modules()`.
     """
 
     tick: int
-    batch: Batch
+    batches: tuple[Batch, ...]
     random: RandomState | None = None
     buffers: Buffers | None = None
     modes: tuple[bool, ...] | None = None

@@ -32,7 +32,7 @@ class Stream:
         self.device = device
         self.held: list[Any] = []
         self.used = 0
-        self._fresh = 0
+        self._ahead: list[Any] = []
         self._iterator: Iterator[Any] | None = None
         self._ended: list[int] = []
         self._drawn = 0
@@ -52,18 +52,17 @@ class Stream:
             return self.used // self.length
         return sum(end <= self.used for end in self._ended)
 
-    def present(self) -> Any:
-        """The tick's batch; before the first tick the one that it will use."""
+    def present(self, draws: int = 1) -> Any:
+        """The tick's batch; before the first tick the last of `draws` that it will use first."""
         if not self.held:
-            self.held = [self._draw()]
-            self._fresh = 1
+            self.held = self._ahead = [self._draw() for _ in range(draws)]
         return self.held[-1]
 
     def advance(self, draws: int) -> None:
-        """Draw the batches of a new tick; one that was only looked at so far counts as drawn."""
-        kept = self.held[-1:] if self._fresh else []
-        self.held = [*kept, *(self._draw() for _ in range(draws - len(kept)))]
-        self._fresh = 0
+        """Draw the batches of a new tick; those that were only looked at so far count as drawn."""
+        drawn = self._ahead
+        self.held = [*drawn[:draws], *(self._draw() for _ in range(draws - len(drawn)))]
+        self._ahead = drawn[draws:]
         self.used += draws
 
     def _draw(self) -> Any:

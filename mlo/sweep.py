@@ -7,7 +7,7 @@ Trial moves change the sweep and nothing else; live tensors are only read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,15 +15,15 @@ from torch import Tensor
 from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
 from mlo.errors import MethodError
-from mlo.evaluation import Evaluation
+from mlo.evaluation import Evaluation, mean
 from mlo.hypergradients import Hypergradient, Result
-from mlo.moves import Move
+from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together
 from mlo.response import respond
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
-from mlo.vectors import dense, filled, shapes
+from mlo.vectors import dense, filled, plus, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,27 +82,39 @@ class Sweep:
         )
 
     def gradient(
-        self, name: str, setting: Setting, *, graph: bool = False, context: bool = False
+        self,
+        name: str,
+        setting: Setting,
+        *,
+        graph: bool = False,
+        context: bool = False,
+        replay: bool = False,
     ) -> Gradient:
         """The total gradient of the loss of `name` with respect to its own variables.
 
         Args:
             name: whose.
-            setting: under what; random numbers are drawn, not replayed.
-            graph: keep the gradient's graph (for a problem without a scope).
+            setting: under what.
+            graph: keep the gradient's graph (for a staged problem and one batch).
             context: take the gradient with respect to the context in the same pass.
+            replay: draw the random numbers of the setting again.
         """
         own = _leaves(self.values[name])
         env = dict(self.values)
+        graph = graph and len(setting.batches) == 1
         outside: Tensors = ()
         if graph or context:
             for read in self.program.graph.carrying(name):
                 env[read] = _leaves(self.values[read])
             outside = self._context(name, env)
+        wrt = (*own, *outside) if context else own
         with torch.enable_grad():
-            evaluation = self.total(name, own, env, setting, replay=False)
-            wrt = (*own, *outside) if context else own
-            grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
+            if len(setting.batches) > 1:
+                env = self._answered(name, own, env)
+                evaluation, grads = self._accumulated(name, env, wrt, setting, replay=replay)
+            else:
+                evaluation = self.total(name, own, env, setting, replay=replay)
+                grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
         values, rest = grads[: len(own)], grads[len(own) :]
         kept = Linearization(own, outside, values) if graph else None
         return Gradient(values, evaluation, kept, rest if context else None)
@@ -127,17 +139,69 @@ class Sweep:
             replay: draw the random numbers of the setting again.
             partial: let the responses answer to everybody but `name`.
         """
-        graph = self.program.graph
-        env = {**env, name: tuple(t.detach() for t in own) if partial else own}
-        for other in graph.order(name):
-            env[other] = self._respond(other, env)
-        env[name] = own
-        node = graph.nodes[name]
-        values = {
-            read: tuple(t.detach() for t in env[read]) if read in node.constant else env[read]
-            for read in node.reads
-        }
+        values = self._seen(name, self._answered(name, own, env, partial=partial))
         return self.program.objectives[name](values, setting, replay=replay)
+
+    def visit(
+        self, name: str, env: Values, setting: Setting, visitor: Callable[[Tensor], None]
+    ) -> None:
+        """Replay the loss of a staged problem one micro-batch at a time, each over their number."""
+        count = len(setting.batches)
+        self.program.objectives[name].visit(
+            self._seen(name, env), setting, lambda part: visitor(part.loss / count), replay=True
+        )
+
+    def begin(self, name: str, begun: Begun, env: Values, *, replay: bool) -> Tensors:
+        """Where `name` begins anew, given those that its start reads."""
+        start = self.program.starts[name]
+        env = {**env, name: begun.own}
+        values = {read: env[read] for read in start.reads}
+        return start(values, begun.setting, begun.own, replay=replay)
+
+    def _answered(
+        self, name: str, own: Tensors, env: Values, *, partial: bool = False
+    ) -> dict[str, Tensors]:
+        """`env` with the scope of `name` replaced by responses, and `name` by `own`."""
+        answered = {**env, name: _detached(own) if partial else own}
+        for other in self.program.graph.order(name):
+            answered[other] = self._respond(other, answered)
+        answered[name] = own
+        return answered
+
+    def _seen(self, name: str, env: Values) -> dict[str, Tensors]:
+        """What the loss of `name` is handed; constants detached."""
+        cut = self.program.graph.nodes[name].constant
+        reads = self.program.objectives[name].reads
+        return {read: _detached(env[read]) if read in cut else env[read] for read in reads}
+
+    def _accumulated(
+        self, name: str, env: Values, wrt: Tensors, setting: Setting, *, replay: bool
+    ) -> tuple[Evaluation, PartialTensors]:
+        """Loss and gradient over the micro-batches, one graph at a time.
+
+        The cotangents of what the loss reads are added up first, and pulled back through the
+        responses once, so that the number of solves is that of a single batch.
+        """
+        seen = self._seen(name, env)
+        heads = [t for tensors in seen.values() for t in tensors if t.requires_grad]
+        flat = _leaves(tuple(heads))
+        fresh = iter(flat)
+        leaves = {
+            read: tuple(next(fresh) if t.requires_grad else t for t in tensors)
+            for read, tensors in seen.items()
+        }
+        parts: list[Evaluation] = []
+        sums: PartialTensors = (None,) * len(flat)
+
+        def add(part: Evaluation) -> None:
+            nonlocal sums
+            sums = plus(sums, dense(differentiate(name, [part.loss], flat)))
+            parts.append(dataclasses.replace(part, loss=part.value))
+
+        self.program.objectives[name].visit(leaves, setting, add, replay=replay)
+        pairs = [(h, s / len(parts)) for h, s in zip(heads, sums, strict=True) if s is not None]
+        pulled = differentiate(name, [h for h, _ in pairs], wrt, [s for _, s in pairs])
+        return mean(parts), pulled
 
     def condition(self, name: str, move: Move) -> Condition:
         """The condition of `name` at a move, with respect to its whole context."""
@@ -162,6 +226,7 @@ class _Site:
         self.move = move
         self.method = sweep.program.problems[name].hypergradient
         self.values = dict(sweep.values)
+        self.begun = move.begun if "moves" in self.method.needs and move.step else None
         self.memories: dict[tuple[int, ...], Memory] = {}
 
     def backward(
@@ -180,8 +245,44 @@ class _Site:
         _check_result(self.name, self.method, result, condition.context)
         self.sweep.states[self.name] = result.state
         self.sweep.note(self.name, result.info)
-        grads = iter(result.grads)
+        found = result.grads
+        if self.begun is not None:
+            count = sum(needed)
+            found = self._through_start(condition, found[:count], found[count:], needed, cotangent)
+        grads = iter(found)
         return tuple(next(grads) if need else None for need in needed)
+
+    def _through_start(
+        self,
+        condition: Condition,
+        direct: PartialTensors,
+        answered: PartialTensors,
+        needed: Sequence[bool],
+        v: Tensors,
+    ) -> PartialTensors:
+        """Add the route through the start s(c): ``(ds/dc)^T (dw'/ds)^T v``.
+
+        Args:
+            condition: of the move.
+            direct: cotangents of the context at a fixed s.
+            answered: ``-(dg/ds)^T u``, what the method found for s.
+            needed: which context tensors are asked for.
+            v: the cotangent of w'.
+        """
+        move, sweep = self.move, self.sweep.as_of(self.move)
+        if move.step is None or move.begun is None:
+            raise RuntimeError("only a move that began anew has a start")
+        s_bar = filled(plus(move.step.start_vjp(v), answered), v)
+        names = sweep.program.graph.context(self.name)
+        with torch.enable_grad():
+            env = dict(sweep.values)
+            env.update({n: _leaves(env[n]) for n in names})
+            start = sweep.begin(self.name, move.begun, env, replay=True)
+            leaves = [
+                t for t, need in zip(sweep._context(self.name, env), needed, strict=True) if need
+            ]
+            routed = differentiate(self.name, start, leaves, s_bar)
+        return plus(direct, routed)
 
     def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
         """The condition at the present point, or where the recorded move was made."""
@@ -196,22 +297,36 @@ class _Site:
         sizes = [len(values[n]) for n in names]
         partial = sweep.program.graph.nested == "partial"
 
-        def objective(w: Tensors, c: Tensors) -> Tensor:
+        count = len(index)
+        chosen = tuple(context[i] for i in index)
+
+        def placed(w: Tensors, c: Tensors) -> tuple[Tensors, Values]:
             full = list(context)
-            for i, x in zip(index, c, strict=True):
+            for i, x in zip(index, c[:count], strict=True):
                 full[i] = x
-            env = {**values, **_grouped(names, sizes, full)}
+            if self.begun is not None:  # w is where the start led, and a shift from there
+                w = tuple(a + (s - s.detach()) for a, s in zip(w, c[count:], strict=True))
+            return w, {**values, **_grouped(names, sizes, full)}
+
+        def objective(w: Tensors, c: Tensors) -> Tensor:
+            w, env = placed(w, c)
             return sweep.total(self.name, w, env, move.setting, replay=True, partial=partial).loss
 
+        def parts(w: Tensors, c: Tensors, visitor: Callable[[Tensor], None]) -> None:
+            w, env = placed(w, c)
+            sweep.visit(self.name, {**env, self.name: w}, move.setting, visitor)
+
+        many = len(move.setting.batches) > 1 and not sweep.program.graph.scope(self.name)
         return Condition(
             objective,
             params,
-            tuple(context[i] for i in index),
+            chosen if self.begun is None else (*chosen, *params),
             problem=self.name,
             learning_rate=move.learning_rate,
             move=_restricted_move(move, index),
-            graph=_restricted(move.graph, index) if recorded else None,
+            graph=_restricted(move, index) if recorded else None,
             memory=self._memory(index),
+            parts=parts if many else None,
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:
@@ -244,16 +359,21 @@ def _grouped(
     return grouped
 
 
-def _restricted(graph: Linearization | None, index: Sequence[int]) -> Linearization | None:
-    if graph is None:
+def _restricted(move: Move, index: Sequence[int]) -> Linearization | None:
+    if move.graph is None:
         return None
-    return dataclasses.replace(graph, context=tuple(graph.context[i] for i in index))
+    context = tuple(move.graph.context[i] for i in index)
+    if move.begun is not None:
+        context = (*context, *move.graph.params)
+    return dataclasses.replace(move.graph, context=context)
 
 
 def _restricted_move(move: Move, index: Sequence[int]) -> Move:
     if move.context_gradient is None:
         return move
     gradient = tuple(move.context_gradient[i] for i in index)
+    if move.begun is not None and move.before is not None:
+        gradient += move.context_gradient[-len(move.before) :]
     return dataclasses.replace(move, context_gradient=gradient)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,11 +16,14 @@ from mlo.differentiation import differentiate
 from mlo.errors import EvaluationError, listed
 from mlo.notes import noting
 from mlo.types import PartialTensors, Tensors
-from mlo.update_rules import update_derivative
+from mlo.update_rules import carried, update_derivative
 from mlo.vectors import filled, times
 
 ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """Name -> tensor before, to name -> tensor after; what it leaves out stays as it is."""
+
+Closure = tuple[Tensor, Callable[[], tuple[Tensor, PartialTensors]]]
+"""The loss at the present parameters, and what evaluates loss and gradient at later ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,23 +70,32 @@ class Step:
 
     Attributes:
         derivative: D per parameter, clipping included.
+        carry: dw'/dw at a fixed gradient, per parameter.
         projection: the projection after the step, where there is one.
         unprojected: where the step led before it.
     """
 
     derivative: tuple[Tensor | float, ...]
+    carry: tuple[Tensor | float, ...] = ()
     projection: Projection | None = None
     unprojected: Tensors = ()
 
     def vjp(self, v: Tensors) -> Tensors:
         """Pull v, a cotangent of where the step led, back to the gradient: projection, then D."""
+        return times(self._unprojected_vjp(v), self.derivative)
+
+    def start_vjp(self, v: Tensors) -> Tensors:
+        """Pull v back to where the step began, at a fixed gradient."""
+        return times(self._unprojected_vjp(v), self.carry)
+
+    def _unprojected_vjp(self, v: Tensors) -> Tensors:
         if self.projection is not None:
             with torch.enable_grad():
                 leaves = tuple(t.detach().requires_grad_() for t in self.unprojected)
                 image = self.projection([x.clone() for x in leaves])  # it may work in place
                 pulled = differentiate(self.projection.problem, image, leaves, v)
             v = filled(pulled, leaves)
-        return times(v, self.derivative)
+        return v
 
 
 def take_step(
@@ -93,24 +106,29 @@ def take_step(
     clip_norm: float | None,
     projection: Projection | None,
     differentiable: bool,
+    closure: Closure | None = None,
 ) -> Step | None:
     """Step `optimizer` on `gradient`, clip before and project after; return how if asked for.
 
-    A parameter whose gradient is `None` is left alone, as after an ordinary `backward`.
+    A parameter whose gradient is `None` is left alone, as after an ordinary `backward`. With a
+    closure, `gradient` is what its first call gives; if a later one fails, `params` are put back.
     """
     held = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.grad for p in held]
     try:
         for p in held:  # those that are no variables stay where they are
             p.grad = None
-        for p, g in zip(params, gradient, strict=True):
-            # A copy: autograd may hand out one tensor twice, and optimizers may write to it.
-            p.grad = None if g is None else g.detach().clone()
-        factor = _clipped(params, clip_norm)
+        factor = _hand_over(params, gradient, clip_norm)
         derivative: tuple[Tensor | float, ...] = ()
+        carry: tuple[Tensor | float, ...] = ()
         if differentiable:
-            derivative = tuple(factor * d for d in update_derivative(optimizer, params))
-        optimizer.step()
+            unclipped = update_derivative(optimizer, params)
+            derivative = tuple(factor * d for d in unclipped)
+            carry = carried(optimizer, params, unclipped)
+        if closure is None:
+            optimizer.step()
+        else:
+            _step_with(optimizer, params, closure, clip_norm)
     finally:
         for p, g in zip(held, before, strict=True):
             p.grad = g
@@ -122,7 +140,52 @@ def take_step(
             projected = projection([p.clone() for p in unprojected])
             for p, q in zip(params, projected, strict=True):
                 p.copy_(q)
-    return Step(derivative, projection, unprojected) if differentiable else None
+    return Step(derivative, carry, projection, unprojected) if differentiable else None
+
+
+def _hand_over(
+    params: Sequence[nn.Parameter], gradient: PartialTensors, clip_norm: float | None
+) -> Tensor | float:
+    """Write the gradient where optimizers look for it; return the factor of its clipping."""
+    for p, g in zip(params, gradient, strict=True):
+        # A copy: autograd may hand out one tensor twice, and optimizers may write to it.
+        p.grad = None if g is None else g.detach().clone()
+    return _clipped(params, clip_norm)
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its step evaluates the loss itself, as that of LBFGS does."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _step_with(
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[nn.Parameter],
+    closure: Closure,
+    clip_norm: float | None,
+) -> None:
+    """One step of an optimizer that evaluates the loss as often as it likes."""
+    known, again = closure
+    first = True
+
+    def evaluate() -> Tensor:
+        nonlocal first
+        if first:  # at the very point where the gradient has been handed over
+            first = False
+            return known
+        loss, gradient = again()
+        _hand_over(params, gradient, clip_norm)
+        return loss
+
+    before = [p.detach().clone() for p in params]
+    try:
+        optimizer.step(evaluate)  # type: ignore[arg-type]  # torch takes tensors too
+    except BaseException:
+        with torch.no_grad():
+            for p, stood in zip(params, before, strict=True):
+                p.copy_(stood)
+        raise
 
 
 def trial_copy(

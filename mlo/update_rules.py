@@ -41,6 +41,28 @@ def update_derivative(
     )
 
 
+def carried(
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[Tensor],
+    derivative: Sequence[Tensor | float],
+) -> tuple[Tensor | float, ...]:
+    """dw'/dw of the coming step at a fixed gradient: 1 but for weight decay.
+
+    With decay mu the update sees g + mu w, so 1 - D mu; a decoupled one multiplies by 1 - eta mu.
+    One where there is no gradient: the optimizer leaves such a parameter alone.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    factors: list[Tensor | float] = []
+    for p, d in zip(params, derivative, strict=True):
+        group = groups[id(p)]
+        decay = 0.0 if p.grad is None else group["weight_decay"]
+        decoupled = isinstance(optimizer, torch.optim.AdamW) or _decoupled(group)
+        # `maximize` turns the sign of the gradient, not that of the decay.
+        slope = group["lr"] if decoupled else -d if group["maximize"] else d
+        factors.append(1.0 - slope * decay)
+    return tuple(factors)
+
+
 def sgd(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor | float:
     r"""SGD: with buffer b' = mu b + (1 - tau) g (b' = g at first) the update is eta b'.
 

@@ -45,6 +45,11 @@ def negative(a: Sequence[Tensor | None]) -> PartialTensors:
     return tuple(None if x is None else -x for x in a)
 
 
+def plus(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> PartialTensors:
+    """``a + b``, where `None` is nothing."""
+    return tuple(y if x is None else x if y is None else x + y for x, y in zip(a, b, strict=True))
+
+
 def filled(a: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensors:
     """`a` with zeros where it is `None`."""
     return tuple(torch.zeros_like(y) if x is None else x for x, y in zip(a, like, strict=True))

@@ -411,7 +411,7 @@ PARAMETERS = {
 METHODS = {
     "an optimizer with a closure": Wrong(
         MethodError,
-        ("'net'", "LBFGS", "closure", "Adam"),
+        ("'net'", "LBFGS", "Adam", "ConjugateGradient"),
         lambda: two(net={"optimizer": torch.optim.LBFGS}),
     ),
     "a subclass of a known optimizer": Wrong(

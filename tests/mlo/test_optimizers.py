@@ -388,7 +388,6 @@ def elsewhere(_):
 
 
 REFUSED = {
-    "LBFGS": ({"optimizer": over_all(optim.LBFGS)}, MethodError, r"'net'.*LBFGS.*closure.*Adam"),
     "other parameters": (
         {"optimizer": lambda net: optim.SGD([*net.parameters(), nn.Parameter(torch.ones(1))], 0.1)},
         ParameterError,
