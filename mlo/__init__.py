@@ -32,6 +32,7 @@ from mlo.records import (
     TickRecord,
 )
 from mlo.run_result import RunResult, Status
+from mlo.solution import solution
 from mlo.solve import LinearSolution
 
 __version__ = "0.1.0"
@@ -69,4 +70,5 @@ __all__ = [
     "make_method",
     "methods",
     "register",
+    "solution",
 ]

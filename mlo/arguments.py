@@ -18,6 +18,8 @@ OptimizerLike: TypeAlias = (
 )
 """An optimizer, or a function from the trainable parameters to one."""
 
+_ONE_STEP = OneStep()
+
 
 def checked_name(name: str) -> str:
     """An identifier that is not reserved."""
@@ -97,10 +99,15 @@ def checked_optimizer(
     return optimizer
 
 
-def checked_method(name: str, method: Hypergradient | None) -> Hypergradient:
-    """The method, `OneStep()` by default."""
+def checked_method(
+    name: str,
+    method: Hypergradient | None,
+    default: Hypergradient = _ONE_STEP,
+    argument: str = "hypergradient",
+) -> Hypergradient:
+    """The method, or the default where there is none."""
     if method is None:
-        return OneStep()
+        return default
     if isinstance(method, Hypergradient):
         return method
     known = {key: cls.__name__ for key, cls in methods().items()}
@@ -108,7 +115,7 @@ def checked_method(name: str, method: Hypergradient | None) -> Hypergradient:
     meant = known.get(given, given)
     hint = f"; write {meant}(...)" if meant in known.values() else nearest(given, known)
     raise MethodError(
-        f"problem '{name}': hypergradient= must be an instance of a Hypergradient, such as "
+        f"problem '{name}': {argument}= must be an instance of a Hypergradient, such as "
         f"mlo.Neumann(terms=10), got {given!r}{hint}",
         problem=name,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor
 
 from mlo.errors import DeviceError
 
@@ -22,3 +25,8 @@ def find_device(device: torch.device | str) -> torch.device:
             f"device {str(device)!r} cannot be used here ({reason}); use 'cpu', or 'cuda' where "
             "torch.cuda.is_available()"
         ) from error
+
+
+def accelerators(tensors: Iterable[Tensor]) -> tuple[torch.device, ...]:
+    """The devices of the tensors that have a random state of their own."""
+    return tuple({t.device for t in tensors if t.device.type not in ("cpu", "meta")})

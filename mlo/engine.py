@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from mlo.devices import find_device
 from mlo.errors import (
     DeclarationError,
     EvaluationError,
-    HypergradientWarning,
     listed,
     nearest,
 )
@@ -30,6 +28,7 @@ from mlo.records import (
     StartRecord,
     TickRecord,
 )
+from mlo.response import warn_of_failure
 from mlo.run_length import at_least_one, run_length
 from mlo.run_result import RunResult
 from mlo.schedule import Schedule, Timing
@@ -179,13 +178,7 @@ class Engine:
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
         for response in responses:
-            if response.info.outcome.failed:
-                warnings.warn(
-                    f"hypergradient('{name}') through problem '{response.problem}' by "
-                    f"{response.method}: {response.info.outcome.value}",
-                    HypergradientWarning,
-                    stacklevel=2,
-                )
+            warn_of_failure(f"hypergradient('{name}')", response, stacklevel=2)
         own = self._program.variables[name]
         return dict(zip(own, filled(values, self._program.present(name)), strict=True))
 

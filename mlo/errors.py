@@ -9,7 +9,7 @@ MloError
  |    +-- DeviceError        a device that is not there, or a module that will not move to it
  +-- EvaluationError         a loss, projection or evaluation that failed at run time
  |    +-- LossError          not a scalar, or it depends on none of the problem's parameters
- |    +-- ClosureError       a loss that uses a declared module without naming it
+ |    +-- ClosureError       a loss that uses what it was not handed
  |    +-- CheckpointingError activation checkpointing inside a loss
  |    +-- DoubleBackwardError an operation of the loss has no second derivative
  +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
@@ -64,7 +64,7 @@ class LossError(EvaluationError):
 
 
 class ClosureError(EvaluationError):
-    """A loss uses the parameters of a declared problem without naming that problem."""
+    """A loss uses parameters of a declared problem, or tensors to be differentiated, unnamed."""
 
 
 class CheckpointingError(EvaluationError):

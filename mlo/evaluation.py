@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlo.errors import LossError
 from mlo.evaluator import Evaluator
+from mlo.guards import checked_scalar
 from mlo.places import Buffers
 from mlo.setting import Setting
 from mlo.types import Values
@@ -83,17 +84,7 @@ class Objective:
         problem = self.evaluator.problem
         pair = isinstance(returned, tuple) and len(returned) == 2
         loss, metrics = returned if pair else (returned, {})
-        if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.is_floating_point():
-            found = (
-                f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
-                if isinstance(loss, Tensor)
-                else type(loss).__name__
-            )
-            raise LossError(
-                f"problem '{problem}': its loss must return a scalar floating-point tensor, "
-                f"or (scalar, {{metric: value}}), got {found}; reduce it, by .mean() for instance",
-                problem=problem,
-            )
+        loss = checked_scalar(problem, loss, ", or (scalar, {metric: value})")
         if not isinstance(metrics, Mapping):
             raise LossError(
                 f"problem '{problem}': its loss must return a scalar, or (scalar, "

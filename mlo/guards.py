@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mlo.errors import CheckpointingError, ClosureError, DoubleBackwardError, EvaluationError
-from mlo.types import Values
+from mlo.errors import (
+    CheckpointingError,
+    ClosureError,
+    DoubleBackwardError,
+    EvaluationError,
+    LossError,
+)
+from mlo.types import Tensors, Values
 
 
 def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, str]) -> None:
@@ -29,22 +35,77 @@ def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, s
         ClosureError: the loss uses a variable that it was not handed.
         CheckpointingError: it uses reentrant activation checkpointing.
     """
-    found = live.get(id(loss))
-    given = {t.grad_fn for tensors in values.values() for t in tensors}
-    for node in _nodes([loss.grad_fn], given):
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found = found or live.get(id(variable))
-        elif type(node).__name__ == "CheckpointFunctionBackward":
-            # Reentrant checkpointing uses no hooks, and autograd.grad may pass it by.
-            raise CheckpointingError(checkpointing_message(problem), problem=problem)
-    if found is not None:
+    given = [t for tensors in values.values() for t in tensors]
+    found = [live[id(x)] for x in _outside(problem, loss, given) if id(x) in live]
+    if found:
         raise ClosureError(
-            f"problem '{problem}': its loss uses {found} from outside its arguments; the engine "
+            f"problem '{problem}': its loss uses {found[0]} from outside its arguments; the engine "
             "cannot replace it there, and the hypergradient would be wrong. Name the problem as an "
             "argument of the loss and use what is handed in",
             problem=problem,
         )
+
+
+def check_closed(problem: str, loss: Tensor, params: Tensors, context: Tensors) -> None:
+    """A loss depends on its parameters, and on nothing that it was not handed.
+
+    Raises:
+        ClosureError: it uses a tensor from elsewhere that requires grad.
+        CheckpointingError: it uses reentrant activation checkpointing.
+        LossError: it uses no parameter.
+    """
+    for x in _outside(problem, loss, (*params, *context)):
+        raise ClosureError(
+            f"problem '{problem}': its loss uses a tensor of shape {tuple(x.shape)} that requires "
+            "grad and is not among its arguments, so the gradient would miss it. Put it in the "
+            "context, or detach it; a module is evaluated at the tensors that are handed in by "
+            "torch.func.functional_call(module, params, inputs)",
+            problem=problem,
+        )
+    if all(loss is not p for p in params) and not _leads_to(loss.grad_fn, params):
+        raise LossError(
+            f"problem '{problem}': its loss depends on none of its parameters; compute it from the "
+            "params that it is handed, and see that nothing on the way is detached",
+            problem=problem,
+        )
+
+
+def checked_scalar(problem: str, loss: Any, alternative: str = "") -> Tensor:
+    """What a loss returned, which must be a scalar; `alternative` is what it might have been.
+
+    Raises:
+        LossError: it is something else.
+    """
+    if isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point():
+        return loss
+    found = (
+        f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
+        if isinstance(loss, Tensor)
+        else type(loss).__name__
+    )
+    raise LossError(
+        f"problem '{problem}': its loss must return a scalar floating-point tensor{alternative}, "
+        f"got {found}; reduce it, by .mean() for instance",
+        problem=problem,
+    )
+
+
+def _outside(problem: str, loss: Tensor, given: Sequence[Tensor]) -> list[Tensor]:
+    """The variables that a loss depends on other than by the given tensors.
+
+    Raises:
+        CheckpointingError: there is reentrant activation checkpointing on the way.
+    """
+    found = [loss] if loss.is_leaf and loss.requires_grad else []
+    for node in _nodes([loss.grad_fn], [t.grad_fn for t in given]):
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        elif type(node).__name__ == "CheckpointFunctionBackward":
+            # Reentrant checkpointing uses no hooks, and autograd.grad may pass it by.
+            raise CheckpointingError(checkpointing_message(problem), problem=problem)
+    handed = {id(t) for t in given}
+    return [x for x in found if id(x) not in handed]
 
 
 def _nodes(start: Iterable[Any], stop: Iterable[Any] = ()) -> Iterator[Any]:
@@ -100,9 +161,9 @@ def refusing_writes(problem: str, values: Values) -> Iterator[None]:
     for read, versions in before.items():
         if [t._version for t in values[read]] != versions:
             raise EvaluationError(
-                f"problem '{problem}': its loss writes into parameters of '{read}' in place, as "
-                "nn.Embedding(max_norm=...) does; a loss must only read them. Bound them by "
-                f"project= of '{read}', or compute the changed values out of place",
+                f"problem '{problem}': its loss writes into tensors of '{read}' in place, as "
+                "nn.Embedding(max_norm=...) does; a loss must only read them. Compute the changed "
+                f"values out of place, or, in a program, bound them by project= of '{read}'",
                 problem=problem,
             )
 
@@ -156,7 +217,7 @@ def double_backward_error(problem: str, reason: str) -> DoubleBackwardError:
     return DoubleBackwardError(
         f"problem '{problem}': an operation of its loss has no second derivative ({reason}). "
         "Fused attention is the usual cause: run it under "
-        "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or choose "
+        "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or, in a program, choose "
         "hypergradient=mlo.FiniteDifference(), which needs first derivatives only",
         problem=problem,
     )

@@ -8,7 +8,7 @@ import torch
 
 from mlo.errors import GraphError, MethodError, listed, nearest
 from mlo.graph import DependencyGraph
-from mlo.hypergradients import Dense, Direct, Implicit, Neumann
+from mlo.hypergradients import Dense, Direct, Implicit
 from mlo.hypergradients.base import NEEDS
 from mlo.problem import Problem
 from mlo.update import needs_closure
@@ -140,10 +140,10 @@ def _check_closure(problem: Problem, graph: DependencyGraph, *, lookahead: bool)
             f"evaluates its loss at several points, to which {below} would have to answer anew; "
             "use LBFGS(max_iter=1) without a line search, or another optimizer"
         )
-    elif name in graph.responding and isinstance(method, Neumann) and method.alpha is None:
+    elif name in graph.responding and "learning_rate" in method.needs:
         wrong = (
-            "takes no gradient steps, so its learning rate is no alpha for Neumann(); give "
-            "Neumann(alpha=...), or use ConjugateGradient()"
+            f"takes no gradient steps, so its learning rate is none for {type(method).__name__}(); "
+            "give Neumann(alpha=...), or use ConjugateGradient()"
         )
     if wrong:
         raise MethodError(f"problem '{name}': optimizer {kind} {wrong}", problem=name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mlo.checks import check_sharing, check_streams
 from mlo.declared import Levels, by_name, graph_nodes
+from mlo.devices import accelerators
 from mlo.errors import DeviceError, ParameterError
 from mlo.evaluation import Objective
 from mlo.evaluator import Evaluator
@@ -125,9 +126,8 @@ def compile_program(
     if device is not None:
         for problem in named.values():
             _move(problem, device)
-    devices = {p.device for own in variables.values() for p in own.values()}
-    accelerators = tuple(d for d in devices if d.type not in ("cpu", "meta"))
-    evaluators = _Evaluators(named, variables, accelerators)
+    devices = accelerators(p for own in variables.values() for p in own.values())
+    evaluators = _Evaluators(named, variables, devices)
     parameters = {name: dict(p.module.named_parameters()) for name, p in named.items()}
     return Program(
         named,
@@ -140,7 +140,7 @@ def compile_program(
             for name, p in named.items()
             if p.start is not None and p.start_reads is not None
         },
-        accelerators,
+        devices,
     )
 
 

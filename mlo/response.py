@@ -11,13 +11,18 @@ in reverse topological order, sums the cotangents of all readers, and calls each
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mlo.errors import HypergradientWarning, MethodError
+from mlo.hypergradients.base import Hypergradient, Result
+from mlo.records import ResponseRecord
 from mlo.types import PartialTensors, Tensors
+from mlo.vectors import shapes
 
 
 class Site(Protocol):
@@ -51,3 +56,32 @@ def respond(site: Site, params: Tensors, context: Tensors) -> Tensors:
     if not context:
         return tuple(p.detach() for p in params)
     return tuple(_Response.apply(site, len(params), *params, *context))  # type: ignore[no-untyped-call]
+
+
+def check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
+    """A method answered for every tensor of the context.
+
+    Raises:
+        MethodError: it did not.
+    """
+    expected = shapes(context)
+    found = shapes(result.grads) if isinstance(result, Result) else type(result).__name__
+    fits = isinstance(found, list) and len(found) == len(expected)
+    if not fits or any(f not in (None, e) for f, e in zip(found, expected, strict=True)):
+        raise MethodError(
+            f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
+            f"with a gradient (or None) of the shape of each tensor of condition.context, "
+            f"{expected}, got {found}",
+            problem=name,
+        )
+
+
+def warn_of_failure(where: str, response: ResponseRecord, *, stacklevel: int) -> None:
+    """Warn where a response failed; `stacklevel` counts from the caller, who is 1."""
+    if response.info.outcome.failed:
+        warnings.warn(
+            f"{where} through problem '{response.problem}' by {response.method}: "
+            f"{response.info.outcome.value}",
+            HypergradientWarning,
+            stacklevel=stacklevel + 1,
+        )

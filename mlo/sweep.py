@@ -14,16 +14,14 @@ from torch import Tensor
 
 from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
-from mlo.errors import MethodError
 from mlo.evaluation import Evaluation, mean
-from mlo.hypergradients import Hypergradient, Result
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together
-from mlo.response import respond
+from mlo.response import check_result, respond
 from mlo.setting import Setting
 from mlo.types import PartialTensors, Tensors, Values
-from mlo.vectors import dense, filled, plus, shapes
+from mlo.vectors import dense, filled, plus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +240,7 @@ class _Site:
                 self.sweep.states[self.name] = self.method.init(detached)
         cotangent = filled(dense(cotangent), params)
         result = self.method.vjp(condition, cotangent, self.sweep.states[self.name])
-        _check_result(self.name, self.method, result, condition.context)
+        check_result(self.name, self.method, result, condition.context)
         self.sweep.states[self.name] = result.state
         self.sweep.note(self.name, result.info)
         found = result.grads
@@ -334,19 +332,6 @@ class _Site:
         if index not in self.memories:
             self.memories[index] = Memory(report=lambda info: self.sweep.note(self.name, info))
         return self.memories[index]
-
-
-def _check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
-    expected = shapes(context)
-    found = shapes(result.grads) if isinstance(result, Result) else type(result).__name__
-    fits = isinstance(found, list) and len(found) == len(expected)
-    if not fits or any(f not in (None, e) for f, e in zip(found, expected, strict=True)):
-        raise MethodError(
-            f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
-            f"with a gradient (or None) of the shape of each tensor of condition.context, "
-            f"{expected}, got {found}",
-            problem=name,
-        )
 
 
 def _grouped(

@@ -40,7 +40,7 @@ class Result:
     info: Info = dataclasses.field(default_factory=Info)
 
 
-NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient", "staged"})
+NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient", "learning_rate", "staged"})
 """What a method may declare to need."""
 
 
@@ -54,6 +54,7 @@ class Hypergradient(abc.ABC):
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
     - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
+    - `"learning_rate"`: it uses the optimizer's learning rates, which `mlo.solution` cannot offer;
     - `"staged"`: it evaluates the loss at other parameters, where the problems below would have to
       answer anew, so its own problem must be staged.
     """

@@ -57,6 +57,11 @@ class Neumann(Implicit):
         """One product a term."""
         return self.terms
 
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Without `alpha`, the optimizer's learning rates."""
+        return frozenset({"learning_rate"}) if self.alpha is None else frozenset()
+
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Sum the series: r_{k+1} = r_k - H (A r_k), u = sum A r_k."""
         alpha = self._alpha(condition)

@@ -19,7 +19,7 @@ NAMES = """
 Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord
 FiniteDifference Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep Outcome
 Problem Result ResponseRecord RunResult StartRecord LinearSolution Status Stop TickRecord
-__version__ errors make_method methods register
+__version__ errors make_method methods register solution
 """
 EXPORTED = NAMES.split()
 
