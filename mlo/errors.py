@@ -15,6 +15,8 @@ MloError
  +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
  +-- ConfigurationError      a recipe, option or name that does not exist
  +-- DataError               a data set that is absent, damaged or too small
+ +-- CheckError              a method or a hypergradient that is not what it should be
+ |    +-- StationarityError  a lower problem that could not be solved for a check
 
 HypergradientWarning          a hypergradient that was returned but cannot be relied on
 
@@ -89,6 +91,14 @@ class ConfigurationError(MloError):
 
 class DataError(MloError):
     """A data set is absent, damaged or too small for what is asked of it."""
+
+
+class CheckError(MloError):
+    """A method, a loss or a hypergradient failed a check of `mlo.testing`."""
+
+
+class StationarityError(CheckError):
+    """A lower problem could not be solved to the residual that a check asks for."""
 
 
 class HypergradientWarning(UserWarning):
