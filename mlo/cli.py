@@ -16,7 +16,7 @@ from rich.table import Table
 
 import mlo
 from mlo.configuration import RecipeConfig, configure
-from mlo.errors import ConfigurationError, DeclarationError, MloError, listed, nearest
+from mlo.errors import CheckError, ConfigurationError, DeclarationError, MloError, listed, nearest
 from mlo.options import add_settings, parse_settings
 from mlo.recipe import Job, Recipe
 from mlo.recipes import find_recipes, load_recipe
@@ -29,11 +29,12 @@ commands:
   list           the recipes and the hypergradient methods, one line each
   run RECIPE     run a recipe; its results go to the screen and to a new folder
   graph RECIPE   draw the problems of a recipe and what responds to what
+  check RECIPE   compare the hypergradients of a recipe with central differences
 'mlo run RECIPE --help' lists the settings of a recipe.
 
 exit codes:
   0    it worked
-  1    the run failed
+  1    the run or the check failed
   2    wrong command, option or configuration
   130  interrupted from the keyboard
 """
@@ -121,8 +122,7 @@ def run(words: Sequence[str]) -> None:
     for table in results.tables:
         console.print(table)
     for note in (*results.notes, f"{seconds} s; written to {folder.path}"):
-        lines = textwrap.wrap(note, console.width, break_long_words=False, break_on_hyphens=False)
-        _print(console, "\n".join(lines))
+        _print(console, _wrapped(note, console))
 
 
 def graph(words: Sequence[str]) -> None:
@@ -134,10 +134,48 @@ def graph(words: Sequence[str]) -> None:
     _print(rich.console.Console(), drawn.to_mermaid() if options.mermaid else str(drawn))
 
 
+def check(words: Sequence[str]) -> None:
+    """Compare the hypergradients of a recipe with central differences, problem by problem."""
+    parser = _subparser("check", "Check the hypergradients of a recipe.")
+    parser.add_argument(
+        "--against",
+        choices=("moves", "solution"),
+        help="compare with replayed moves or with the re-solved program "
+        "(default: moves where the methods differentiate those)",
+    )
+    parser.add_argument(
+        "--after", type=int, default=0, metavar="N", help="make N ticks first (default: 0)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-5, help="largest relative error (default: 1e-5)"
+    )
+    parser.add_argument(
+        "--bias", type=float, help="largest bias of the methods (default: the tolerance)"
+    )
+    recipe, config, options = _configured(parser, words)
+    from mlo.testing import check_program
+
+    console = rich.console.Console()
+    engine = recipe.engine(config, config.first_seed)
+    if options.after > 0:
+        engine.run(ticks=options.after)
+    found = check_program(
+        engine, against=options.against, tolerance=options.tolerance, bias=options.bias
+    )
+    failed = 0
+    for result in found:
+        wrong = isinstance(result, CheckError)
+        failed += wrong
+        _print(console, _wrapped(str(result), console) if wrong else str(result))
+    if failed:
+        raise CheckError(f"{failed} of the checks of {recipe.name} failed")
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "list": list_all,
     "run": run,
     "graph": graph,
+    "check": check,
 }
 
 
@@ -191,6 +229,12 @@ def _first_line(text: str | None) -> str:
 
 def _print(console: rich.console.Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _wrapped(text: str, console: rich.console.Console) -> str:
+    return "\n".join(
+        textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)
+    )
 
 
 def _complain(message: str) -> None:

@@ -17,7 +17,7 @@ from mlo.testing.standing import Standing
 from mlo.types import Tensors
 from mlo.vectors import dot, filled, norm
 
-STEPS = (1e-6, 1e-7, 1e-8)
+STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 """Of differences, for directions with entries of order one."""
 
 
