@@ -109,6 +109,10 @@ class Engine:
             with self._program.undisturbed():
                 self._mover.dry_run()
 
+    def __str__(self) -> str:
+        """The graph, with kinds, costs and what is left out of nested levels, and the schedule."""
+        return f"{self.graph}\n\n{self.schedule}"
+
     @property
     def graph(self) -> DependencyGraph:
         """The dependency graph."""

@@ -69,7 +69,9 @@ class ConjugateGradient(Implicit):
         for _ in range(self.iterations):
             if rho.device.type == "cpu" and not active:
                 break
-            product = add_scaled(condition.hvp(p), self.damping, p)
+            product = condition.hvp(p)
+            if self.damping:
+                product = add_scaled(product, self.damping, p)
             curvature = dot(p, product)
             products = products + active
             negative = negative | (active & (curvature <= 0))
