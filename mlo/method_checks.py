@@ -73,6 +73,16 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
     """Below an anticipating problem a method is differentiated; at one, the responses move."""
     name, method = problem.name, problem.hypergradient
     kind = type(method).__name__
+    readers = [r for r in graph.names if graph.anticipates(r) and name in graph.scope(r)]
+    if readers and graph.nested != "partial" and not method.differentiable:
+        raise MethodError(
+            f"problem '{name}': '{readers[0]}' anticipates its response and is itself "
+            f"differentiated through, so hypergradient={kind} would have to be differentiated "
+            "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
+            "upper problems only share what is below them, put them on one level: "
+            "[..., [first, second]]",
+            problem=name,
+        )
     if "staged" in method.needs and graph.anticipates(name):
         raise MethodError(
             f"problem '{name}': hypergradient={kind} evaluates its loss at shifted parameters, to "
@@ -80,17 +90,6 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
             "Neumann, ConjugateGradient or Dense",
             problem=name,
         )
-    readers = [r for r in graph.names if graph.anticipates(r) and name in graph.scope(r)]
-    if not readers or graph.nested == "partial" or method.differentiable:
-        return
-    raise MethodError(
-        f"problem '{name}': '{readers[0]}' anticipates its response and is itself "
-        f"differentiated through, so hypergradient={kind} would have to be differentiated "
-        "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
-        "upper problems only share what is below them, put them on one level: "
-        "[..., [first, second]]",
-        problem=name,
-    )
 
 
 def _check_start(problem: Problem, graph: DependencyGraph) -> None:

@@ -11,7 +11,7 @@ import mlo
 from mlo.condition import Condition
 from mlo.response import respond
 
-from ..oracles import Level, argmin, central, engine_of, gradient, relative, root
+from ..oracles import argmin, gradient, root
 
 METHODS = {
     "dense": mlo.Dense(),
@@ -119,60 +119,3 @@ def test_a_response_changes_no_value_and_does_not_attach_to_nothing():
     (found,) = respond(_Site(quartic, mlo.Dense()), (w,), ())
     assert torch.equal(found, w)
     assert not found.requires_grad
-
-
-# A middle level that anticipates the lowest one; kappa bends the lowest solution.
-# Correct to the printed digits: central differences of the fully solved program.
-TABLE = {0.0: 0.400000, 0.05: 0.246277, 0.5: 0.880125}
-
-
-def nested(kappa: float) -> list[Level]:
-    def lowest(z, y, x):
-        z, y, x = z["z"], y["y"], x["x"]
-        return z**2 / 2 + kappa / 4 * z**4 - z * (2 * y + x)
-
-    def middle(y, x, z):
-        return (y["y"] - x["x"]) ** 2 / 2 + z["z"] ** 2 / 2
-
-    def top(y, z):
-        return (y["y"] - 1) ** 2 / 2 + (z["z"] - 1) ** 2 / 2
-
-    start = {"z": 0.1, "y": 0.1, "x": 2.0}
-    losses = {"z": lowest, "y": middle, "x": top}
-    return [Level(n, losses[n], {n: torch.tensor(start[n])}) for n in losses]
-
-
-def answers(levels: list[Level], x: Tensor, steps: int = 2) -> tuple[Tensor, Tensor]:
-    """y and z at `x`: every level minimizes with the levels below it solved."""
-    lowest, middle, _ = (level.loss for level in levels)
-    pack = lambda name, w: {name: w.reshape(())}  # noqa: E731
-
-    def z_at(y: Tensor) -> Tensor:
-        objective = lambda z: lowest(pack("z", z), pack("y", y), pack("x", x))  # noqa: E731
-        return argmin(objective, torch.tensor([0.1]), steps)
-
-    def reduced(y: Tensor) -> Tensor:
-        return middle(pack("y", y), pack("x", x), pack("z", z_at(y)))
-
-    y = argmin(reduced, torch.tensor([-0.4]), steps)
-    return y, z_at(y)
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS if m in ("dense", "conjugate gradients")])
-@pytest.mark.parametrize("kappa", TABLE)
-def test_a_middle_level_that_anticipates_the_lowest_is_exact(kappa, method):
-    levels = nested(kappa)
-
-    def upper(x: Tensor) -> Tensor:
-        y, z = answers(levels, x)
-        return levels[-1].loss({"y": y}, {"z": z}).sum()
-
-    x = torch.tensor([2.0])
-    expected = {"x": central(upper, x).reshape(())}
-    assert abs(float(expected["x"]) - TABLE[kappa]) < 1e-6
-    y, z = (t.detach().reshape(()) for t in answers(levels, x))
-    values = {"z": {"z": z}, "y": {"y": y}, "x": {"x": x.reshape(())}}
-    engine = engine_of(levels, values, METHODS[method])
-    assert engine.graph.kind("y") == "anticipating"
-    # Fourth-order differences of the re-solved program (see `central`).
-    assert relative(engine.hypergradient("x"), expected) < 1e-8
