@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import mlo
+import mlo.testing
 from mlo import errors
 
 NAMES = """
@@ -115,6 +116,19 @@ def twice():
     return mlo.Engine([lower, mlo.Problem("upper", loss=judge, **one)]).step()
 
 
+def unsolvable():
+    def downhill(net, upper):
+        return net["w"].sum() * upper["w"].sum().exp()
+
+    def judge(net):
+        return net["w"].square().sum()
+
+    one = {"params": {"w": torch.ones(1)}, "optimizer": sgd, "hypergradient": mlo.Dense()}
+    lower = mlo.Problem("net", loss=downhill, **one)
+    engine = mlo.Engine([lower, mlo.Problem("upper", loss=judge, **one)])
+    return mlo.testing.check_hypergradient(engine, "upper")
+
+
 class Stuck(nn.Linear):
     def to(self, *args, **kwargs):
         return self
@@ -139,6 +153,8 @@ RAISED = {
     ),
     errors.StreamError: lambda: engine(lambda net, data: net["w"] @ data, {"data": []}),
     errors.ConfigurationError: lambda: mlo.make_method("neuman"),
+    errors.CheckError: lambda: mlo.testing.check_method(mlo.Direct()),
+    errors.StationarityError: unsolvable,
 }
 # The engine has no data sets: what raises it are the problem libraries, tested with them.
 ELSEWHERE = {errors.DataError}
