@@ -7,6 +7,7 @@ Trial moves change the sweep and nothing else; live tensors are only read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -330,7 +331,7 @@ class _Site:
     def _memory(self, index: tuple[int, ...]) -> Memory:
         """What all conditions at this point share that have this part of the context."""
         if index not in self.memories:
-            self.memories[index] = Memory(report=lambda info: self.sweep.note(self.name, info))
+            self.memories[index] = Memory(report=functools.partial(self.sweep.note, self.name))
         return self.memories[index]
 
 
