@@ -11,6 +11,7 @@ partial derivative is partial, and with views it is still attached to what it ca
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,10 +24,13 @@ from mlo.moves import Move
 from mlo.records import Info
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import dense, dot, filled, plus
+from mlo.vectors import dense, detached, dot, filled, leaves, plus
 
 Objective = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
+
+Slope = Callable[[Tensors, Tensors], PartialTensors]
+"""g(w, c) with its graph, where it is the gradient of no single loss."""
 
 Parts = Callable[[Tensors, Tensors, Callable[[Tensor], None]], None]
 """parts(w, c, visitor): shows the visitor the terms that f(w, c) is the sum of, one at a time."""
@@ -86,6 +90,7 @@ class Condition:
         graph: Linearization | None = None,
         memory: Memory | None = None,
         parts: Parts | None = None,
+        slope: Slope | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -97,6 +102,7 @@ class Condition:
         self.memory = Memory() if memory is None else memory
         self._graph = graph
         self._parts = parts
+        self._slope = self._gradient_of_objective if slope is None else slope
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
@@ -127,9 +133,12 @@ class Condition:
 
     def context_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
         """``df/dc`` at other parameters and the same context, batch, mode and random state."""
+        context, shifted = leaves(self.context), detached(params)
+        if self._parts is not None:
+            first = functools.partial(differentiate, self.problem)
+            return self._summed(self._parts, shifted, context, lambda f: first([f], context))
         with torch.enable_grad():
-            context = _leaves(self.context)
-            loss = self.objective(tuple(p.detach() for p in params), context)
+            loss = self.objective(shifted, context)
             return differentiate(self.problem, [loss], context)
 
     def move_context_gradient(self) -> PartialTensors:
@@ -191,17 +200,21 @@ class Condition:
             learning_rate=self.learning_rate,
             memory=self.memory,
             parts=self._parts,
+            slope=self._slope,
         )
+
+    def _gradient_of_objective(self, params: Tensors, context: Tensors) -> PartialTensors:
+        loss = self.objective(params, context)
+        return differentiate(self.problem, [loss], params, create_graph=True)
 
     def _linearized(self) -> Linearization:
         if self._graph is None and not self.attached:
             self._graph = self.memory.graph
         if self._graph is None:
             with torch.enable_grad():
-                leaves = _views if self.attached else _leaves
-                params, context = leaves(self.params), leaves(self.context)
-                loss = self.objective(params, context)
-                gradient = differentiate(self.problem, [loss], params, create_graph=True)
+                fresh = _views if self.attached else leaves
+                params, context = fresh(self.params), fresh(self.context)
+                gradient = self._slope(params, context)
             self._graph = Linearization(params, context, gradient)
             if not self.attached:
                 self.memory.graph = self._graph
@@ -209,14 +222,24 @@ class Condition:
 
     def _streamed(self, parts: Parts, u: Sequence[Tensor]) -> PartialTensors:
         """`mixed_vjp` one micro-batch at a time: one graph, at a gradient more for each."""
-        params, context = _leaves(self.params), _leaves(self.context)
+        params, context = leaves(self.params), leaves(self.context)
+
+        def product(loss: Tensor) -> PartialTensors:
+            gradient = differentiate(self.problem, [loss], params, create_graph=True)
+            return differentiate(self.problem, gradient, context, u)
+
+        return self._summed(parts, params, context, product)
+
+    @staticmethod
+    def _summed(
+        parts: Parts, params: Tensors, context: Tensors, term: Callable[[Tensor], PartialTensors]
+    ) -> PartialTensors:
+        """The sum of a term over the micro-batches."""
         total: PartialTensors = (None,) * len(context)
 
         def add(loss: Tensor) -> None:
             nonlocal total
-            gradient = differentiate(self.problem, [loss], params, create_graph=True)
-            found = differentiate(self.problem, gradient, context, u)
-            total = plus(total, dense(found))
+            total = plus(total, dense(term(loss)))
 
         with torch.enable_grad():
             parts(params, context, add)
@@ -237,10 +260,6 @@ class Condition:
 
 def _unheard(info: Info) -> None:
     """Nobody asks."""
-
-
-def _leaves(tensors: Sequence[Tensor]) -> Tensors:
-    return tuple(t.detach().requires_grad_() for t in tensors)
 
 
 def _views(tensors: Sequence[Tensor]) -> Tensors:

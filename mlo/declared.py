@@ -82,11 +82,9 @@ def _node(
     _check_names(problem, reads, levels)
     method, level = problem.hypergradient, levels[problem.name]
     start_only = frozenset(r for r in reads if r not in problem.reads.names)
-    if "moves" in method.needs:
-        # Those of one level move at once, so no recorded move contains another's answer.
-        cut = frozenset(r for r in reads if levels[r] == level and r != problem.name)
-    else:  # a solution does not depend on where its search began
-        cut = start_only
+    recorded = "moves" in method.needs
+    # A solution does not depend on where its search began.
+    cut = frozenset() if recorded else start_only
     return Node(
         problem.name,
         reads,
@@ -94,6 +92,7 @@ def _node(
         frozenset(problem.constant) | cut,
         start_only,
         level,
+        recorded,
         type(method).__name__,
         _retained(method, lookahead),
         method.work(sum(p.numel() for p in problem.variables().values())),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,7 +48,14 @@ class _Container(nn.Module):
         modules = {name: self.get_submodule(PREFIX + name) for name in self.names}
         returned = self.reads.call(self.function[0], {**given, **modules})
         # Of a module, what hangs in it now: after the call that is the live parameters again.
-        return dict(returned.named_parameters()) if isinstance(returned, nn.Module) else returned
+        return ModuleTensors(returned) if isinstance(returned, nn.Module) else returned
+
+
+class ModuleTensors(dict[str, Tensor]):
+    """What hangs in a module that a function returned."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module.named_parameters())
 
 
 class Evaluator:
@@ -88,13 +96,33 @@ class Evaluator:
         self._live = live
         self._devices = tuple(devices)
 
-    def setting(self, batches: Sequence[Batch], tick: int, *, replayable: bool) -> Setting:
-        """The present setting; `replayable` keeps what a replay needs."""
-        if not replayable:
+    def setting(
+        self,
+        batches: Sequence[Batch],
+        tick: int,
+        *,
+        replayable: bool,
+        stood: Mapping[tuple[int, str], Tensor | None] = MappingProxyType({}),
+    ) -> Setting:
+        """The present setting.
+
+        Args:
+            batches: one for every micro-batch.
+            tick: the present tick.
+            replayable: keep what a replay needs.
+            stood: (id of a module, name) -> what counts instead of a live buffer.
+        """
+        if not replayable and not stood:
             return Setting(tick, tuple(batches))
+        live = {
+            place.key: stood.get((id(place.module), place.name), place.module._buffers[place.name])
+            for place in self._places.buffers
+        }
+        buffers = copied(live)
+        if not replayable:
+            return Setting(tick, tuple(batches), buffers=buffers)
         modes = tuple(m.training for m in self._parts)
         random = RandomState.capture(self._devices)
-        buffers = copied(self._places.live_buffers())
         return Setting(tick, tuple(batches), random, buffers, modes)
 
     @contextlib.contextmanager
@@ -143,7 +171,7 @@ class Evaluator:
         Raises:
             ClosureError: it uses live parameters of a declared problem.
         """
-        check_graph(self.problem, returned, values, self._live)
+        check_graph(self.problem, returned, values, self._live, self._kind)
 
     def write_buffers(self, buffers: Buffers, problems: Sequence[str]) -> None:
         """Give the modules of `problems` the buffers that a real move left."""

@@ -31,6 +31,8 @@ class Node:
         constant: what it reads without following its response.
         start_only: what only its start reads, and not its loss.
         level: levels count from 0; by default the place in the list.
+        recorded: whether its response is that of its recorded move; those of one level move at
+            once, so it contains the answer of none of them.
         method: how its response is computed, for drawings.
         retained: what is kept of it for those above, for drawings.
         work: products that one vector-Jacobian product of its response takes, at most.
@@ -42,6 +44,7 @@ class Node:
     constant: frozenset[str] = frozenset()
     start_only: frozenset[str] = frozenset()
     level: int | None = None
+    recorded: bool = False
     method: str = ""
     retained: str = ""
     work: int | None = None
@@ -91,7 +94,11 @@ class DependencyGraph:
             for place, (name, node) in enumerate(self.nodes.items())
         }
         self._live = {
-            name: tuple(r for r in node.reads if r != name and r not in node.constant)
+            name: tuple(
+                r
+                for r in node.reads
+                if r != name and r not in node.constant and r not in self._at_once(name)
+            )
             for name, node in self.nodes.items()
         }
         reads = {name: node.reads for name, node in self.nodes.items()}
@@ -124,7 +131,7 @@ class DependencyGraph:
         """What the condition of `name` depends on: read by it or by its scope, and outside both."""
         inside = self.scope(name) | {name}
         read = {r for member in inside for r in self._live[member]}
-        return tuple(n for n in self.nodes if n in read and n not in inside)
+        return tuple(n for n in self.nodes if n in read - inside - self._at_once(name))
 
     @_remembered
     def surroundings(self, name: str) -> tuple[str, ...]:
@@ -141,14 +148,25 @@ class DependencyGraph:
         return reached.intersection(self.context(name))
 
     @_remembered
-    def order(self, name: str) -> tuple[str, ...]:
-        """The scope of `name`, each problem after those in its context."""
-        scope = self.scope(name)
+    def groups(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """The scope of `name`, each problem after those in its context.
+
+        Problems that are in each other's contexts answer together, in one group.
+        """
+        scope, place = self.scope(name), list(self.nodes).index
         among: nx.DiGraph[str] = nx.DiGraph()
         among.add_nodes_from(n for n in self.nodes if n in scope)
         among.add_edges_from((c, n) for n in among.nodes for c in self.context(n) if c in scope)
-        place = list(self.nodes).index
-        return tuple(nx.lexicographical_topological_sort(among, key=place))
+        joined = nx.condensation(among)
+        members = {c: tuple(sorted(joined.nodes[c]["members"], key=place)) for c in joined}
+        first = {c: place(names[0]) for c, names in members.items()}
+        order = nx.lexicographical_topological_sort(joined, key=first.__getitem__)
+        return tuple(members[c] for c in order)
+
+    @_remembered
+    def order(self, name: str) -> tuple[str, ...]:
+        """The same problem by problem."""
+        return tuple(n for group in self.groups(name) for n in group)
 
     @functools.cached_property
     def responding(self) -> tuple[str, ...]:
@@ -215,6 +233,10 @@ class DependencyGraph:
         """The other problems on its level."""
         return tuple(n for n in self.nodes if self.level[n] == self.level[name] and n != name)
 
+    def _at_once(self, name: str) -> frozenset[str]:
+        """The peers whose answer the recorded move of `name` cannot contain."""
+        return frozenset(self.peers(name) if self.nodes[name].recorded else ())
+
     def _lower(self, name: str) -> list[str]:
         return [n for n in self.nodes if self.level[n] < self.level[name]]
 
@@ -230,20 +252,14 @@ class DependencyGraph:
                 )
             if name not in node.reads and not self.scope(name):
                 raise GraphError(_unanswered(self, node), problem=name)
-            self._check_order(name)
-
-    def _check_order(self, name: str) -> None:
-        try:
-            self.order(name)
-        except nx.NetworkXUnfeasible:
-            circle = sorted(n for n in self.scope(name) if set(self.peers(n)) & self.scope(name))
-            raise GraphError(
-                f"problem '{name}': {listed(circle)} on one level read each other, and '{name}' "
-                "goes through all of them by implicit methods: their answer is that of one joint "
-                "system, which is not offered. Choose OneStep() or FiniteDifference() (they move "
-                "at once, so each takes the other as it stood), or cut a route by constant=",
-                problem=name,
-            ) from None
+            for group in self.groups(name):
+                if len({self.level[n] for n in group}) > 1:
+                    raise GraphError(
+                        f"problem '{name}': {listed(group)} are on several levels, depend on each "
+                        "other in a circle, and all answer to it; put them on one level, or cut a "
+                        "route by constant=",
+                        problem=name,
+                    )
 
 
 def twice_named(name: str) -> GraphError:

@@ -20,7 +20,9 @@ from mlo.errors import (
 from mlo.types import Tensors, Values
 
 
-def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, str]) -> None:
+def check_graph(
+    problem: str, loss: Tensor, values: Values, live: Mapping[int, str], kind: str = "loss"
+) -> None:
     """Find live variables, and reentrant checkpointing, in the graph of an evaluation.
 
     The walk stops at the given tensors, so its cost is linear in the evaluation's own graph.
@@ -30,6 +32,7 @@ def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, s
         loss: what it returned.
         values: the tensors that it was evaluated at.
         live: id of every live variable of the program -> how to name it in a message.
+        kind: what returned it, for messages.
 
     Raises:
         ClosureError: the loss uses a variable that it was not handed.
@@ -39,9 +42,9 @@ def check_graph(problem: str, loss: Tensor, values: Values, live: Mapping[int, s
     found = [live[id(x)] for x in _outside(problem, loss, given) if id(x) in live]
     if found:
         raise ClosureError(
-            f"problem '{problem}': its loss uses {found[0]} from outside its arguments; the engine "
-            "cannot replace it there, and the hypergradient would be wrong. Name the problem as an "
-            "argument of the loss and use what is handed in",
+            f"problem '{problem}': its {kind} uses {found[0]} from outside its arguments; the "
+            "engine cannot replace it there, and the hypergradient would be wrong. Name the "
+            "problem as an argument and use what is handed in",
             problem=problem,
         )
 

@@ -30,6 +30,9 @@ def check_methods(
                 _check_start(problem, graph)
     for name in graph.names:
         scope = graph.scope(name)
+        for group in graph.groups(name):
+            if len(group) > 1:
+                _check_circle(name, group, problems, graph)
         direct = all(isinstance(problems[n].hypergradient, Direct) for n in scope)
         if name not in problems[name].reads.names and direct:
             raise GraphError(
@@ -92,14 +95,44 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
         )
 
 
+def _check_circle(
+    name: str, group: tuple[str, ...], problems: Mapping[str, Problem], graph: DependencyGraph
+) -> None:
+    """Problems that read each other answer by one solve, with a Jacobian that is not symmetric."""
+    methods = [problems[n].hypergradient for n in group]
+    wrong = ""
+    if any(method != methods[0] for method in methods):
+        wrong = "must have the same hypergradient="
+    elif not isinstance(methods[0], Implicit) or methods[0].symmetric:
+        wrong = f"cannot by {type(methods[0]).__name__}, which takes it to be symmetric"
+    elif graph.anticipates(name) and graph.nested != "partial":
+        wrong = f"cannot below '{name}', which anticipates them: it would be differentiated again"
+    if wrong:
+        raise MethodError(
+            f"problem '{group[0]}': {listed(group)} on one level read each other and answer to "
+            f"'{name}' by one solve with their joint Jacobian, and {wrong}; choose Dense or "
+            "Neumann for all of them, or OneStep (they move at once), or cut a route by constant=",
+            problem=group[0],
+        )
+
+
 def _check_start(problem: Problem, graph: DependencyGraph) -> None:
     """A route through the start is in the recorded move only if that move began there."""
     name, method = problem.name, problem.hypergradient
     begun = problem.start_reads.names if problem.start_reads else ()
-    routes = [r for r in begun if r in graph.nodes and graph.through(r, name)]
+    kind = type(method).__name__
+    own = [r for r in begun if r in graph.scope(name)]
+    if own:
+        raise MethodError(
+            f"problem '{name}': its start reads '{own[0]}', which itself answers to '{name}': "
+            f"hypergradient={kind} would have to follow it to where it stood before. Begin from a "
+            f"problem that does not read '{name}', or choose an implicit method, to which the "
+            "start does not matter",
+            problem=name,
+        )
+    routes = [r for r in begun if r in graph.carrying(name)]
     if not routes:
         return
-    kind = type(method).__name__
     if "optimizer" not in method.needs:
         raise MethodError(
             f"problem '{name}': its start reads '{routes[0]}', and hypergradient={kind} "
@@ -138,6 +171,11 @@ def _check_closure(problem: Problem, graph: DependencyGraph, *, lookahead: bool)
         wrong = (
             f"evaluates its loss at several points, to which {below} would have to answer anew; "
             "use LBFGS(max_iter=1) without a line search, or another optimizer"
+        )
+    elif name in graph.responding and "moves" in method.needs:
+        wrong = (
+            "evaluates its loss at several points in one move, so there is no recorded step for "
+            f"{type(method).__name__} to differentiate; use ConjugateGradient() or Dense()"
         )
     elif name in graph.responding and "learning_rate" in method.needs:
         wrong = (

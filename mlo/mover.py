@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlo.advance import advance
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
+from mlo.restarts import Restarts
 from mlo.schedule import Schedule
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
@@ -48,7 +50,8 @@ class Mover:
         self.states: dict[str, Any] = {}
         self._moved: set[str] = set()
         self._stood: dict[str, Tensors] = {}
-        self._made: dict[str, int] = dict.fromkeys(program.problems, 0)
+        self._stood_buffers: dict[tuple[int, str], Tensor | None] = {}
+        self.restarts = Restarts(program)
         self._snapshots: dict[str, Tensors] = {}
         self._schedulers = Schedulers(streams)
 
@@ -71,14 +74,15 @@ class Mover:
         # With lookahead, those above always see a trial move of a problem that is always due.
         remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
         if any(peer in graph.peers(name) for peer in later):
-            self._stood[name] = tuple(t.clone() for t in self.program.present(name))
+            self._remember(name)
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             kept = last and remembered
-            sweep = self._sweep(name, tick, due, kept=kept)
+            sweep = self._standing(name, due, kept=kept)
             begun = self._begin(sweep, name, tick) if update == 0 else None
             if begun is not None:
-                self._write(name, sweep.values[name])
+                self.restarts.write(sweep, name)
+            self._make_ready(sweep, name, tick, due)
             setting = self._setting(name, tick, update)
             gradient, move = advance(
                 sweep,
@@ -91,7 +95,7 @@ class Mover:
                 begun=begun,
             )
             self._snapshots.pop(name, None)
-            self._made[name] += last
+            self.restarts.made[name] += last
             self._moved.add(name)
             self.states.update(sweep.states)
             self.program.objectives[name].evaluator.write_buffers(
@@ -110,9 +114,15 @@ class Mover:
         self, name: str, tick: int
     ) -> tuple[PartialTensors, tuple[ResponseRecord, ...]]:
         """The total gradient of `name` and what it went through; nothing moves."""
-        sweep = self._sweep(name, tick, None, kept=False)
+        sweep = self.look(name, tick)
         values = sweep.gradient(name, self._setting(name, tick, -1)).values
         return values, sweep.responses
+
+    def look(self, name: str, tick: int) -> Sweep:
+        """The sweep in which somebody looks at `name` between ticks."""
+        sweep = self._standing(name, None, kept=False)
+        self._make_ready(sweep, name, tick, None)
+        return sweep
 
     def dry_run(self) -> None:
         """Evaluate every loss once, at copies, so that mistakes show before anything moves."""
@@ -126,17 +136,18 @@ class Mover:
             objective({read: values[read] for read in objective.reads}, setting)
             if name in self.program.starts:
                 sweep = Sweep(self.program, values, {}, {})
-                sweep.begin(name, Begun(setting, values[name]), values, replay=False)
+                self._begin(sweep, name, 0)
 
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
         self._snapshots.clear()
         self._moved.clear()
         self._stood.clear()
+        self._stood_buffers.clear()
         self.moves = {name: move.without_graph() for name, move in self.moves.items()}
 
-    def _sweep(self, name: str, tick: int, due: Sequence[str] | None, *, kept: bool) -> Sweep:
-        """Where everybody stands, with the moves that `name` differentiates through made ready."""
+    def _standing(self, name: str, due: Sequence[str] | None, *, kept: bool) -> Sweep:
+        """Where everybody stands when `name` moves, or is looked at (`due` is `None`)."""
         graph = self.program.graph
         values = {n: self.program.present(n) for n in graph.names}
         if due is None:  # somebody only looks, so not even a loss that writes may reach live ones
@@ -146,21 +157,29 @@ class Mover:
                 values[read] = self._snapshot(read)
         # Those on its level count as they stood when the tick began.
         values.update({n: self._stood[n] for n in graph.peers(name) if n in self._stood})
-        sweep = Sweep(self.program, values, self.moves, self.states)
+        return Sweep(self.program, values, self.moves, self.states)
+
+    def _make_ready(self, sweep: Sweep, name: str, tick: int, due: Sequence[str] | None) -> None:
+        """Make the moves on trial that `name` differentiates through."""
+        graph = self.program.graph
         trials, answering = self._on_trial(name, due)
+        support = graph.support(name)
+        # Those that others answer to begin first, so that these see where.
+        uppers = [n for n in support if n in trials and graph.scope(n)]
+        begun = {n: self._begin(sweep, n, tick) for n in uppers}
         tried: dict[str, Tensors] = {}
         level = 0
-        for lower in graph.support(name):
+        for lower in support:
             if graph.level[lower] > level:
                 sweep.values.update(tried)
                 level = graph.level[lower]
             if lower in trials:
-                tried[lower] = self._trial(sweep, lower, tick)
+                start = begun[lower] if lower in begun else self._begin(sweep, lower, tick)
+                tried[lower] = self._trial(sweep, lower, tick, start)
             elif lower in answering and lower not in sweep.moves:
                 setting = self._setting(lower, tick, -1)
                 sweep.moves[lower] = Move(setting, self.program.learning_rate(lower))
         sweep.values.update(tried)
-        return sweep
 
     def _on_trial(self, name: str, due: Sequence[str] | None) -> tuple[set[str], set[str]]:
         """Who moves on trial before `name` does, and whose response is then asked for.
@@ -180,15 +199,14 @@ class Mover:
                 answering |= graph.scope(lower)
         return trials, answering
 
-    def _trial(self, sweep: Sweep, name: str, tick: int) -> Tensors:
+    def _trial(self, sweep: Sweep, name: str, tick: int, begun: Begun | None = None) -> Tensors:
         """Where `name` gets by a move on a copy of its optimizer; its move stays with the sweep."""
         problem = self.program.problems[name]
         live = list(self.program.variables[name].values())
-        stood = sweep.values[name]
-        begun = self._begin(sweep, name, tick)
+        stood = sweep.values[name] if begun is None else begun.own
         optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
         if begun is not None:
-            optimizer.state.clear()
+            self.restarts.renew(name, optimizer)
         for update in range(problem.repeat):
             last = update == problem.repeat - 1
             setting = self._setting(name, tick, update)
@@ -203,24 +221,16 @@ class Mover:
         return reached
 
     def _begin(self, sweep: Sweep, name: str, tick: int) -> Begun | None:
-        """Set `name` in the sweep to its start, if its coming move begins there."""
-        start = self.program.starts.get(name)
-        if start is None or self._made[name] % self.program.problems[name].restart != 0:
-            return None
-        batches = self._batches(name, 0)
-        setting = start.evaluator.setting(batches, tick, replayable=True)
-        begun = Begun(setting, sweep.values[name])
-        with torch.no_grad():
-            own = sweep.begin(name, begun, sweep.values, replay=False)
-            sweep.values[name] = tuple(t.detach().clone() for t in own)
-        return begun
+        return self.restarts.begin(sweep, name, self._batches(name, 0), tick)
 
-    def _write(self, name: str, values: Tensors) -> None:
-        """Put a problem where it begins anew, its optimizer as if it had made no step."""
-        with torch.no_grad():
-            for p, t in zip(self.program.variables[name].values(), values, strict=True):
-                p.copy_(t)
-        self.program.problems[name].optimizer.state.clear()
+    def _remember(self, name: str) -> None:
+        """Keep where `name` stands, and its buffers, for those that move at once with it."""
+        self._stood[name] = tuple(t.clone() for t in self.program.present(name))
+        for other in (name, *self.program.problems[name].updates_buffers):
+            for module in self.program.problems[other].module.modules():
+                for key, buffer in module._buffers.items():
+                    copied = None if buffer is None else buffer.clone()
+                    self._stood_buffers.setdefault((id(module), key), copied)
 
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
@@ -228,7 +238,11 @@ class Mover:
             self.program.problems[name].optimizer
         )
         evaluator = self.program.objectives[name].evaluator
-        return evaluator.setting(self._batches(name, update), tick, replayable=replayable)
+        stood = (
+            self._stood_buffers if self._stood.keys() & set(self.program.graph.peers(name)) else {}
+        )
+        batches = self._batches(name, update)
+        return evaluator.setting(batches, tick, replayable=replayable, stood=stood)
 
     def _batches(self, name: str, update: int) -> tuple[Batch, ...]:
         """The micro-batches of the given update, stream by stream (-1: the last ones of the tick).

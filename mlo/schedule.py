@@ -115,11 +115,13 @@ class Schedule:
     def _settled(self, due: list[str]) -> list[str]:
         """Due problems whose move depends on no other that is still to be made."""
         settled: list[str] = []
-        for name in due:
-            peers = (name, *self.graph.peers(name))
-            others = [r for r in self.graph.nodes[name].reads if r in due and r not in peers]
-            if not self.graph.scope(name) and all(r in settled for r in others):
-                settled.append(name)
+        for level in sorted({self.graph.level[name] for name in due}):
+            # Those of one level move at once, so they settle together or not at all.
+            group = [name for name in due if self.graph.level[name] == level]
+            others = {r for name in group for r in self.graph.nodes[name].reads if r in due}
+            alone = not any(self.graph.scope(name) for name in group)
+            if alone and others <= {*settled, *group}:
+                settled += group
         return settled
 
     def __str__(self) -> str:

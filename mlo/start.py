@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mlo.errors import EvaluationError, listed
-from mlo.evaluator import Evaluator
+from mlo.evaluator import Evaluator, ModuleTensors
 from mlo.setting import Setting
 from mlo.types import Tensors, Values
 
@@ -61,7 +61,9 @@ class Start:
                 problem=problem,
             )
         missing = [name for name in self.names if name not in returned]
-        unknown = [name for name in returned if name not in self.names]
+        # A module may hold more than was asked for, such as frozen parameters.
+        extra = () if isinstance(returned, ModuleTensors) else returned
+        unknown = [name for name in extra if name not in self.names]
         if missing or unknown:
             raise EvaluationError(
                 f"problem '{problem}': start= must return a tensor for each of its variables and "

@@ -128,7 +128,7 @@ def take_step(
         if closure is None:
             optimizer.step()
         else:
-            _step_with(optimizer, params, closure, clip_norm)
+            _step_with(optimizer, params, gradient, closure, clip_norm)
     finally:
         for p, g in zip(held, before, strict=True):
             p.grad = g
@@ -162,23 +162,27 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 def _step_with(
     optimizer: torch.optim.Optimizer,
     params: Sequence[nn.Parameter],
+    gradient: PartialTensors,
     closure: Closure,
     clip_norm: float | None,
 ) -> None:
-    """One step of an optimizer that evaluates the loss as often as it likes."""
+    """One step of an optimizer that evaluates the loss as often as it likes.
+
+    The first evaluation is known, if it is where the parameters stand.
+    """
     known, again = closure
-    first = True
+    before = [p.detach().clone() for p in params]
+    fresh = True
 
     def evaluate() -> Tensor:
-        nonlocal first
-        if first:  # at the very point where the gradient has been handed over
-            first = False
-            return known
-        loss, gradient = again()
-        _hand_over(params, gradient, clip_norm)
+        nonlocal fresh
+        loss, found = known, gradient
+        if not fresh or not all(map(torch.equal, params, before)):
+            loss, found = again()
+        fresh = False
+        _hand_over(params, found, clip_norm)
         return loss
 
-    before = [p.detach().clone() for p in params]
     try:
         optimizer.step(evaluate)  # type: ignore[arg-type]  # torch takes tensors too
     except BaseException:
@@ -195,6 +199,21 @@ def trial_copy(
     copies = [nn.Parameter(v.detach().clone(memory_format=torch.preserve_format)) for v in values]
     twins: dict[int, Any] = {id(p): c for p, c in zip(params, copies, strict=True)}
     return _twin(optimizer, twins), copies
+
+
+def kept_state(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """A copy of its state, parameter by parameter."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    return [copy.deepcopy(optimizer.state.get(p, {})) for p in held]
+
+
+def renew(optimizer: torch.optim.Optimizer, kept: Sequence[Mapping[str, Any]]) -> None:
+    """Put a copied state back into it, or into a copy of it."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.state.clear()
+    for p, state in zip(held, kept, strict=True):
+        if state:
+            optimizer.state[p] = copy.deepcopy(dict(state))
 
 
 def _twin(optimizer: torch.optim.Optimizer, twins: dict[int, Any]) -> torch.optim.Optimizer:

@@ -81,6 +81,16 @@ def shapes(tensors: object) -> list[object] | str:
     ]
 
 
+def detached(tensors: Sequence[Tensor]) -> Tensors:
+    """The same values without their graphs."""
+    return tuple(t.detach() for t in tensors)
+
+
+def leaves(tensors: Sequence[Tensor]) -> Tensors:
+    """The same values as leaves to differentiate with respect to."""
+    return tuple(t.detach().requires_grad_() for t in tensors)
+
+
 def flat(tensors: Tensors) -> Tensor:
     """All entries in one vector."""
     return torch.cat([t.reshape(-1) for t in tensors])

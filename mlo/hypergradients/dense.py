@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Dense(Implicit):
         tolerance: relative residual within which the outcome counts as converged.
         limit: most parameters it takes on.
     """
+
+    symmetric: ClassVar[bool] = False
 
     damping: float = 0.0
     tolerance: float = 1e-6

@@ -33,6 +33,9 @@ class Implicit(Hypergradient):
     monotone: ClassVar[bool] = True
     """Whether `energy` shrinks from iteration to iteration where the solver converges."""
 
+    symmetric: ClassVar[bool] = True
+    """Whether `solve` takes dg/dw to be symmetric; problems that read each other have no such."""
+
     damping: float = 0.0
     tolerance: float = 1e-6
 

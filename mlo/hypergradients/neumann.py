@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Neumann(Implicit):
         alpha: step of the series; `None` takes the optimizer's learning rates.
         tolerance: relative residual at which the outcome counts as converged.
     """
+
+    symmetric: ClassVar[bool] = False
 
     terms: int = 10
     alpha: float | None = None

@@ -159,7 +159,10 @@ class _Check:
             resolution=min(agreement.resolution for agreement in agreements),
             bias=relative(flat(self._gradient()), flat(exact)),
             biases=biases,
-            methods={n: type(m).__name__ for n, m in self.methods.items()},
+            methods={
+                " and ".join(group): type(self.methods[group[0]]).__name__
+                for group in standing.graph.groups(name)
+            },
             losses=losses,
         )
 
@@ -183,10 +186,12 @@ class _Check:
         nested = flat(self._gradient())
         if any(standing.graph.scope(n) for n in self.methods):
             biases[f"nested={self.nested}"] = relative(nested, exact)
-        for n, method in self.methods.items():
-            standing.use({**self.exact, n: method}, self.nested)
-            same = method == self.exact[n]
-            biases[n] = 0.0 if same else relative(flat(self._gradient()), nested)
+        for group in standing.graph.groups(standing.name):
+            own = {n: self.methods[n] for n in group}
+            standing.use({**self.exact, **own}, self.nested)
+            same = all(own[n] == self.exact[n] for n in group)
+            bias = 0.0 if same else relative(flat(self._gradient()), nested)
+            biases[" and ".join(group)] = bias
         return biases
 
     def _settle(self) -> None:

@@ -29,11 +29,13 @@ class Solver:
     Args:
         residual: largest entry of a gradient at which its problem counts as solved.
         steps: Newton steps allowed.
+        rounds: turns that problems which read each other may take.
         dense: most parameters for which the matrix is written out.
     """
 
     residual: float = 1e-10
     steps: int = 50
+    rounds: int = 200
     dense: int = 400
 
     def solve(self, standing: Standing, name: str) -> None:
@@ -42,8 +44,22 @@ class Solver:
         Raises:
             StationarityError: one of them could not be solved.
         """
-        for other in standing.graph.order(name):
-            self._minimize(standing, other)
+        for group in standing.graph.groups(name):
+            if len(group) == 1:
+                self._minimize(standing, group[0])
+            else:
+                self._take_turns(standing, group)
+
+    def _take_turns(self, standing: Standing, group: tuple[str, ...]) -> None:
+        """Problems that read each other, one after the other until all are at rest."""
+        sizes: dict[str, float] = {}
+        for _ in range(self.rounds):
+            for name in group:
+                self._minimize(standing, name)
+            sizes = {name: self._gradient(standing, name)[1] for name in group}
+            if max(sizes.values()) <= self.residual:
+                return
+        raise self._unsolved(*max(sizes.items(), key=lambda item: item[1]))
 
     def _minimize(self, standing: Standing, name: str) -> None:
         gradient, size = self._gradient(standing, name)
@@ -58,7 +74,10 @@ class Solver:
                 break
         if size <= self.residual:
             return
-        raise StationarityError(
+        raise self._unsolved(name, size)
+
+    def _unsolved(self, name: str, size: float) -> StationarityError:
+        return StationarityError(
             f"problem '{name}': could not be solved to a gradient of {self.residual:.0e}, the "
             f"largest entry is {size:.1e} after {self.steps} Newton steps at most. Check against "
             "'moves', regularize its loss, bring it nearer to its solution first, or raise "

@@ -104,7 +104,7 @@ class Standing:
     def moved(self) -> Sweep:
         """Everybody after the moves on trial that the problem's total gradient goes through."""
         with self.program.undisturbed():
-            return self.mover._sweep(self.name, self.tick, None, kept=False)
+            return self.mover.look(self.name, self.tick)
 
     def _live(self, name: str) -> list[Tensor]:
         return list(self.program.variables[name].values())

@@ -54,11 +54,11 @@ def test_no_tensor_waits_for_the_cycle_collector(case):
         before = tensors()
         for _ in range(3):
             engine.hypergradient(top)
-        assert tensors() == before
+        assert tensors() <= before
         engine.step()
         before = tensors()
         for _ in range(3):
             engine.step()
-        assert tensors() == before
+        assert tensors() <= before
     finally:
         gc.enable()

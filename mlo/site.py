@@ -1,0 +1,181 @@
+"""Where a response is taken: turns a cotangent of a solution into cotangents of its context."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mlo.condition import Condition, Linearization, Memory
+from mlo.differentiation import differentiate
+from mlo.hypergradients import Hypergradient
+from mlo.moves import Move
+from mlo.response import check_result
+from mlo.types import PartialTensors, Tensors, Values
+from mlo.vectors import dense, detached, filled, leaves, plus
+
+if TYPE_CHECKING:
+    from mlo.sweep import Sweep
+
+
+class Site:
+    """The response of one problem in one sweep."""
+
+    def __init__(self, sweep: Sweep, name: str, move: Move) -> None:
+        self.sweep = sweep
+        self.name = name
+        self.move = move
+        self.method = sweep.program.problems[name].hypergradient
+        self.values = dict(sweep.values)
+        self.begun = move.begun if "moves" in self.method.needs and move.step else None
+        self.memories: dict[tuple[int, ...], Memory] = {}
+
+    def backward(
+        self, params: Tensors, context: Tensors, needed: Sequence[bool], cotangent: Tensors
+    ) -> PartialTensors:
+        """Cotangents of the context, for one of the parameters."""
+        if torch.is_grad_enabled() and self.sweep.program.graph.nested == "projected":
+            # The answer counts as linear in the cotangent: third-order terms go.
+            params, context = detached(params), detached(context)
+        cotangent = filled(dense(cotangent), params)
+        make = functools.partial(self.condition, params, context, needed)
+        found = answer(self.sweep, self.name, self.method, make, cotangent)
+        if self.begun is not None:
+            count = sum(needed)
+            found = self._through_start(found[:count], found[count:], needed, cotangent)
+        grads = iter(found)
+        return tuple(next(grads) if need else None for need in needed)
+
+    def _through_start(
+        self,
+        direct: PartialTensors,
+        answered: PartialTensors,
+        needed: Sequence[bool],
+        v: Tensors,
+    ) -> PartialTensors:
+        """Add the route through the start s(c): ``(ds/dc)^T (dw'/ds)^T v``.
+
+        Args:
+            direct: cotangents of the context at a fixed s.
+            answered: ``-(dg/ds)^T u``, what the method found for s.
+            needed: which context tensors are asked for.
+            v: the cotangent of w'.
+        """
+        move, sweep = self.move, self.sweep.as_of(self.move)
+        if move.step is None or move.begun is None:
+            raise RuntimeError("only a move that began anew has a start")
+        s_bar = filled(plus(move.step.start_vjp(v), answered), v)
+        names = sweep.program.graph.context(self.name)
+        with torch.enable_grad():
+            env = dict(sweep.values)
+            env.update({n: leaves(env[n]) for n in names})
+            start = sweep.begin(self.name, move.begun, env, replay=True)
+            wanted = zip(sweep.context(self.name, env), needed, strict=True)
+            routed = differentiate(self.name, start, [t for t, need in wanted if need], s_bar)
+        return plus(direct, routed)
+
+    def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
+        """The condition at the present point, or where the recorded move was made."""
+        sweep, move, values = self.sweep, self.move, self.values
+        recorded = "moves" in self.method.needs
+        if recorded and move.before is not None:
+            sweep = sweep.as_of(move)
+            values = sweep.values
+            params, context = move.before, sweep.context(self.name, values)
+        index = tuple(i for i, need in enumerate(needed) if need)
+        names = sweep.program.graph.context(self.name)
+        partial = sweep.program.graph.nested == "partial"
+
+        count = len(index)
+        chosen = tuple(context[i] for i in index)
+
+        def placed(w: Tensors, c: Tensors) -> tuple[Tensors, Values]:
+            full = list(context)
+            for i, x in zip(index, c[:count], strict=True):
+                full[i] = x
+            if self.begun is not None:  # w is where the start led, and a shift from there
+                w = tuple(a + (s - s.detach()) for a, s in zip(w, c[count:], strict=True))
+            return w, {**values, **grouped(names, values, full)}
+
+        def objective(w: Tensors, c: Tensors) -> Tensor:
+            w, env = placed(w, c)
+            return sweep.total(self.name, w, env, move.setting, replay=True, partial=partial).loss
+
+        def parts(w: Tensors, c: Tensors, visitor: Callable[[Tensor], None]) -> None:
+            w, env = placed(w, c)
+            sweep.visit(self.name, {**env, self.name: w}, move.setting, visitor)
+
+        many = len(move.setting.batches) > 1 and not sweep.program.graph.scope(self.name)
+        return Condition(
+            objective,
+            params,
+            chosen if self.begun is None else (*chosen, *params),
+            problem=self.name,
+            learning_rate=move.learning_rate,
+            move=_restricted_move(move, index),
+            graph=_restricted(move, index) if recorded else None,
+            memory=self._memory(index),
+            parts=parts if many else None,
+        )
+
+    def _memory(self, index: tuple[int, ...]) -> Memory:
+        """What all conditions at this point share that have this part of the context."""
+        if index not in self.memories:
+            self.memories[index] = memory_of(self.sweep, self.name, self.method)
+        return self.memories[index]
+
+
+def answer(
+    sweep: Sweep,
+    name: str,
+    method: Hypergradient,
+    make: Callable[[], Condition],
+    cotangent: Tensors,
+) -> PartialTensors:
+    """What a method says of a condition, its state kept and its word noted."""
+    condition = make()
+    if name not in sweep.states:
+        with torch.no_grad():  # states are plain tensors
+            sweep.states[name] = method.init(make())
+    result = method.vjp(condition, cotangent, sweep.states[name])
+    check_result(name, method, result, condition.context)
+    sweep.states[name] = result.state
+    sweep.note(name, type(method).__name__, result.info)
+    return result.grads
+
+
+def memory_of(sweep: Sweep, name: str, method: Hypergradient) -> Memory:
+    """What the conditions of one response share."""
+    # It must not refer to the site, which holds it: cycles wait for the collector.
+    return Memory(report=functools.partial(sweep.note, name, type(method).__name__))
+
+
+def grouped(names: Sequence[str], like: Values, flat: Sequence[Tensor]) -> dict[str, Tensors]:
+    """Name -> its part of the tensors of all of them."""
+    parts, start = {}, 0
+    for name in names:
+        parts[name] = tuple(flat[start : start + len(like[name])])
+        start += len(like[name])
+    return parts
+
+
+def _restricted(move: Move, index: Sequence[int]) -> Linearization | None:
+    if move.graph is None:
+        return None
+    context = tuple(move.graph.context[i] for i in index)
+    if move.begun is not None:
+        context = (*context, *move.graph.params)
+    return dataclasses.replace(move.graph, context=context)
+
+
+def _restricted_move(move: Move, index: Sequence[int]) -> Move:
+    if move.context_gradient is None:
+        return move
+    gradient = tuple(move.context_gradient[i] for i in index)
+    if move.begun is not None and move.before is not None:
+        gradient += move.context_gradient[-len(move.before) :]
+    return dataclasses.replace(move, context_gradient=gradient)
