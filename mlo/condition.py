@@ -102,7 +102,7 @@ class Condition:
         self.memory = Memory() if memory is None else memory
         self._graph = graph
         self._parts = parts
-        self._slope = self._gradient_of_objective if slope is None else slope
+        self._slope = slope
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
@@ -203,7 +203,9 @@ class Condition:
             slope=self._slope,
         )
 
-    def _gradient_of_objective(self, params: Tensors, context: Tensors) -> PartialTensors:
+    def _gradient(self, params: Tensors, context: Tensors) -> PartialTensors:
+        if self._slope is not None:
+            return self._slope(params, context)
         loss = self.objective(params, context)
         return differentiate(self.problem, [loss], params, create_graph=True)
 
@@ -214,7 +216,7 @@ class Condition:
             with torch.enable_grad():
                 fresh = _views if self.attached else leaves
                 params, context = fresh(self.params), fresh(self.context)
-                gradient = self._slope(params, context)
+                gradient = self._gradient(params, context)
             self._graph = Linearization(params, context, gradient)
             if not self.attached:
                 self.memory.graph = self._graph

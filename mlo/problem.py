@@ -54,8 +54,8 @@ class Problem:
         start: where the problem begins anew: a function whose argument names are what it reads, as
             for a loss; it returns name -> tensor for all variables, or a module with parameters of
             these names. Methods that differentiate a recorded move differentiate through it too.
-        restart: it begins anew before every `restart`-th of its moves, the first one included, and
-            the optimizer's state with it. Default 1 where `start` is given.
+        restart: it begins anew before every `restart`-th of its moves, the first one included; the
+            optimizer's state is then as it was given. Default 1 where `start` is given.
         clip_norm: bound on the Euclidean norm of its gradient, as `clip_grad_norm_` applies it.
         constant: lower problems that its loss reads without answering through them.
         project: maps name -> tensor to the projected tensors after each move (differentiably).

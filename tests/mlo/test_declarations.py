@@ -411,7 +411,7 @@ PARAMETERS = {
 METHODS = {
     "an optimizer with a closure": Wrong(
         MethodError,
-        ("'net'", "LBFGS", "Adam", "ConjugateGradient"),
+        ("'net'", "LBFGS", "recorded step", "ConjugateGradient"),
         lambda: two(net={"optimizer": torch.optim.LBFGS}),
     ),
     "a subclass of a known optimizer": Wrong(
