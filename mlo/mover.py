@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mlo.advance import advance
+from mlo.draws import micro_batches
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
@@ -17,9 +17,10 @@ from mlo.restarts import Restarts
 from mlo.schedule import Schedule
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
+from mlo.standpoints import Standpoints
 from mlo.streams import Stream
 from mlo.sweep import Gradient, Sweep
-from mlo.types import Batch, PartialTensors, Tensors
+from mlo.types import PartialTensors, Tensors
 from mlo.update import needs_closure, trial_copy
 from mlo.vectors import norm
 
@@ -48,11 +49,8 @@ class Mover:
         self.retain = retain
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
-        self._moved: set[str] = set()
-        self._stood: dict[str, Tensors] = {}
-        self._stood_buffers: dict[tuple[int, str], Tensor | None] = {}
+        self._points = Standpoints(program)
         self.restarts = Restarts(program)
-        self._snapshots: dict[str, Tensors] = {}
         self._schedulers = Schedulers(streams)
 
     def move(
@@ -66,49 +64,60 @@ class Mover:
             due: all problems that move in this tick.
             later: those that move after this one, which may differentiate through this move.
         """
-        problem = self.program.problems[name]
-        params = list(self.program.variables[name].values())
         graph = self.program.graph
-        wanted = any(name in graph.scope(upper) for upper in later)
         lookahead = self.schedule.lookahead
         # With lookahead, those above always see a trial move of a problem that is always due.
         remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
+        wanted = any(name in graph.scope(upper) for upper in later) and not lookahead
         if any(peer in graph.peers(name) for peer in later):
-            self._remember(name)
-        for update in range(problem.repeat):
-            last = update == problem.repeat - 1
-            kept = last and remembered
-            sweep = self._standing(name, due, kept=kept)
-            begun = self._begin(sweep, name, tick) if update == 0 else None
-            if begun is not None:
-                self.restarts.write(sweep, name)
-            self._make_ready(sweep, name, tick, due)
-            setting = self._setting(name, tick, update)
-            gradient, move = advance(
-                sweep,
-                name,
-                setting,
-                problem.optimizer,
-                params,
-                graph=self.retain and kept and wanted and not lookahead,
-                kept=kept,
-                begun=begun,
-            )
-            self._snapshots.pop(name, None)
-            self.restarts.made[name] += last
-            self._moved.add(name)
-            self.states.update(sweep.states)
-            self.program.objectives[name].evaluator.write_buffers(
-                gradient.evaluation.buffers, (name, *problem.updates_buffers)
-            )
-            if last and name in graph.responding:
-                self._observe(name, move, sweep)
-            if kept:
-                self.moves[name] = move
-            rate = float(problem.optimizer.param_groups[0].get("lr", math.nan))
-            if last:
-                self._schedulers.step(problem, gradient.evaluation)
-            yield _record(name, tick, gradient, rate, sweep)
+            self._points.leave(name)
+        repeat = self.program.problems[name].repeat
+        for update in range(repeat):
+            kept = remembered and update == repeat - 1
+            yield self._update(name, tick, update, due, kept=kept, graph=wanted and kept)
+
+    def _update(
+        self,
+        name: str,
+        tick: int,
+        update: int,
+        due: Sequence[str],
+        *,
+        kept: bool,
+        graph: bool,
+    ) -> MoveRecord:
+        """One update of a real move: where it begins, the moves on trial below it, its step."""
+        problem = self.program.problems[name]
+        last = update == problem.repeat - 1
+        sweep = self._standing(name, recorded=kept and self.program.records_moves(name))
+        begun = self._begin(sweep, name, tick) if update == 0 else None
+        if begun is not None:
+            self.restarts.write(sweep, name)
+        self._make_ready(sweep, name, tick, due)
+        rate = float(problem.optimizer.param_groups[0].get("lr", math.nan))
+        gradient, move = advance(
+            sweep,
+            name,
+            self._setting(name, tick, update),
+            problem.optimizer,
+            list(self.program.variables[name].values()),
+            graph=self.retain and graph,
+            kept=kept,
+            begun=begun,
+        )
+        self._points.arrive(name)
+        self.restarts.made[name] += last
+        self.states.update(sweep.states)
+        self.program.objectives[name].evaluator.write_buffers(
+            gradient.evaluation.buffers, (name, *problem.updates_buffers)
+        )
+        if kept:
+            self.moves[name] = move
+        if last and name in self.program.graph.responding:
+            self._observe(name, move, sweep)
+        if last:
+            self._schedulers.step(problem, gradient.evaluation)
+        return _record(name, tick, gradient, rate, sweep)
 
     def total_gradient(
         self, name: str, tick: int
@@ -120,7 +129,7 @@ class Mover:
 
     def look(self, name: str, tick: int) -> Sweep:
         """The sweep in which somebody looks at `name` between ticks."""
-        sweep = self._standing(name, None, kept=False)
+        sweep = self._standing(name, copied=True)
         self._make_ready(sweep, name, tick, None)
         return sweep
 
@@ -140,23 +149,11 @@ class Mover:
 
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
-        self._snapshots.clear()
-        self._moved.clear()
-        self._stood.clear()
-        self._stood_buffers.clear()
+        self._points.end_tick()
         self.moves = {name: move.without_graph() for name, move in self.moves.items()}
 
-    def _standing(self, name: str, due: Sequence[str] | None, *, kept: bool) -> Sweep:
-        """Where everybody stands when `name` moves, or is looked at (`due` is `None`)."""
-        graph = self.program.graph
-        values = {n: self.program.present(n) for n in graph.names}
-        if due is None:  # somebody only looks, so not even a loss that writes may reach live ones
-            values = {n: tuple(t.clone() for t in own) for n, own in values.items()}
-        if kept and self.program.records_moves(name):
-            for read in {name, *graph.surroundings(name)}:
-                values[read] = self._snapshot(read)
-        # Those on its level count as they stood when the tick began.
-        values.update({n: self._stood[n] for n in graph.peers(name) if n in self._stood})
+    def _standing(self, name: str, *, copied: bool = False, recorded: bool = False) -> Sweep:
+        values = self._points.values(name, copied=copied, recorded=recorded)
         return Sweep(self.program, values, self.moves, self.states)
 
     def _make_ready(self, sweep: Sweep, name: str, tick: int, due: Sequence[str] | None) -> None:
@@ -191,7 +188,7 @@ class Mover:
         trials: set[str] = set()
         answering = set(graph.scope(name))
         for lower in reversed(graph.support(name)):
-            moves = (due is None or lower in due) and lower not in self._moved
+            moves = (due is None or lower in due) and lower not in self._points.moved
             ahead = self.schedule.lookahead and moves
             recorded = "moves" in self.program.problems[lower].hypergradient.needs
             if ahead or (recorded and lower in answering and lower not in self.moves):
@@ -221,16 +218,8 @@ class Mover:
         return reached
 
     def _begin(self, sweep: Sweep, name: str, tick: int) -> Begun | None:
-        return self.restarts.begin(sweep, name, self._batches(name, 0), tick)
-
-    def _remember(self, name: str) -> None:
-        """Keep where `name` stands, and its buffers, for those that move at once with it."""
-        self._stood[name] = tuple(t.clone() for t in self.program.present(name))
-        for other in (name, *self.program.problems[name].updates_buffers):
-            for module in self.program.problems[other].module.modules():
-                for key, buffer in module._buffers.items():
-                    copied = None if buffer is None else buffer.clone()
-                    self._stood_buffers.setdefault((id(module), key), copied)
+        batches = micro_batches(self.program, self.streams, name, 0)
+        return self.restarts.begin(sweep, name, batches, tick)
 
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
@@ -238,35 +227,9 @@ class Mover:
             self.program.problems[name].optimizer
         )
         evaluator = self.program.objectives[name].evaluator
-        stood = (
-            self._stood_buffers if self._stood.keys() & set(self.program.graph.peers(name)) else {}
-        )
-        batches = self._batches(name, update)
+        batches = micro_batches(self.program, self.streams, name, update)
+        stood = self._points.buffers(name)
         return evaluator.setting(batches, tick, replayable=replayable, stood=stood)
-
-    def _batches(self, name: str, update: int) -> tuple[Batch, ...]:
-        """The micro-batches of the given update, stream by stream (-1: the last ones of the tick).
-
-        Of the tick's draws a problem that needs n uses the last n; where it is looked at in a tick
-        in which it does not move, there may be fewer.
-        """
-        problem = self.program.problems[name]
-        size, streams = problem.accumulate, self.program.graph.nodes[name].streams
-        end = (problem.repeat - 1 - update) * size if update >= 0 else 0
-        found: dict[str, list[Any]] = {}
-        for stream in streams:
-            present, held = self.streams[stream].present(), self.streams[stream].held
-            found[stream] = held[: max(len(held) - end, 0)][-size:] or [present]
-        count = min((len(batches) for batches in found.values()), default=size)
-        return tuple(
-            {stream: batches[i - count] for stream, batches in found.items()} for i in range(count)
-        )
-
-    def _snapshot(self, name: str) -> Tensors:
-        """A copy of where a problem stands, made once and shared until it moves."""
-        if name not in self._snapshots:
-            self._snapshots[name] = tuple(t.clone() for t in self.program.present(name))
-        return self._snapshots[name]
 
     def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
         """Show a real move to the method of its problem."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mlo.draws import micro_batches
 from mlo.engine import Engine
 from mlo.evaluation import Evaluation
 from mlo.hypergradients import Hypergradient
@@ -41,7 +42,7 @@ class Standing:
         self.settings: dict[str, Setting] = {}
         for n in self.involved:
             evaluator = self.program.objectives[n].evaluator
-            batches = self.mover._batches(n, -1)
+            batches = micro_batches(self.program, self.mover.streams, n, -1)
             self.settings[n] = evaluator.setting(batches, self.tick, replayable=True)
 
     @contextlib.contextmanager
