@@ -2,10 +2,10 @@ r"""The stationarity condition of a problem, and every product that a method nee
 
     g(w, c) = df/dw        f: the problem's loss, total where lower problems respond
 
-All partial derivatives are
-taken by plain autograd with respect to *re-leafed* tensors: detached copies in a first-order
-backward, views of the originals when a graph of the backward is wanted. Paths stop at them, so a
-partial derivative is partial, and with views it is still attached to what it came from.
+All partial derivatives are taken by plain autograd with respect to *re-leafed* tensors: detached
+copies in a first-order backward, views of the originals when a graph of the backward is wanted.
+Paths stop at them, so a partial derivative is partial, and with views it is still attached to what
+it came from.
 """
 
 from __future__ import annotations

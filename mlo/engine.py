@@ -45,7 +45,8 @@ class Engine:
 
     Args:
         problems: the problems, lowest level first. Those in a list of their own are on one level:
-            they treat each other as constants and move at once, from where all of them stood.
+            they treat each other as constants and move at once, from where all of them stood. By
+            an implicit method those that read each other answer as the equilibrium they are.
         data: stream name -> iterable of batches (any pytree of tensors); an exhausted one starts
             its next epoch.
         lookahead: make lower moves on trial, move the uppers against them, then move the lowers

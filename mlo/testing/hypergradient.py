@@ -61,7 +61,7 @@ def check_hypergradient(
         count: directions: all axes where there are no more, else this many random ones.
         residual: largest entry of a gradient at which a lower problem counts as solved.
         losses: check the derivatives of the losses on their own; `False` where a loss detaches
-            something on purpose.
+            something on purpose. A total gradient that is wrong because of it fails all the same.
         double: check in float64, whatever the engine's dtypes are.
         seed: of the random directions.
 

@@ -142,7 +142,7 @@ class _Matrices:
         return _Derivatives(g, H, P, R, self.C + P.T @ S @ P, P.T @ S @ R - self.D)
 
     def solve(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Y and z, by Newton's method inside Newton's method."""
+        """The solution (y, z), by Newton's method inside Newton's method."""
 
         def low(y: Tensor) -> Tensor:
             target = self.B @ y + self.E @ x
