@@ -21,6 +21,7 @@ from mlo.hypergradients import (
     register,
 )
 from mlo.moves import Move
+from mlo.own_loop import solution
 from mlo.problem import Problem
 from mlo.records import (
     EvaluationRecord,
@@ -32,7 +33,6 @@ from mlo.records import (
     TickRecord,
 )
 from mlo.run_result import RunResult, Status
-from mlo.solution import solution
 from mlo.solve import LinearSolution
 
 __version__ = "0.1.0"

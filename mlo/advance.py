@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ def advance(
     graph: bool,
     kept: bool,
     begun: Begun | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> tuple[Gradient, Move]:
     """Take the total gradient of `name` in the sweep and step `params` with it.
 
@@ -40,6 +41,7 @@ def advance(
         graph: keep the gradient's graph, where the problem's method can use it.
         kept: record the move in full, where the problem's method needs that.
         begun: how the problem began anew just before, where it did.
+        ready: called between gradient and step; until then nothing live has changed.
 
     Raises:
         LossError: the loss depends on none of the problem's variables.
@@ -56,6 +58,8 @@ def advance(
     )
     _check_dependence(name, gradient.values)
     rate = program.learning_rate(name)
+    if ready is not None:
+        ready()
 
     def again() -> tuple[Tensor, PartialTensors]:
         sweep.values[name] = tuple(p.detach() for p in params)

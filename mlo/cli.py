@@ -153,6 +153,8 @@ def check(words: Sequence[str]) -> None:
         "--bias", type=float, help="largest bias of the methods (default: the tolerance)"
     )
     recipe, config, options = _configured(parser, words)
+    if options.after < 0:
+        parser.error(f"--after must be a number of ticks of at least 0, got {options.after}")
     from mlo.testing import check_program
 
     console = rich.console.Console()

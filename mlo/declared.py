@@ -82,6 +82,7 @@ def _node(
     _check_names(problem, reads, levels)
     method, level = problem.hypergradient, levels[problem.name]
     start_only = frozenset(r for r in reads if r not in problem.reads.names)
+    size = sum(p.numel() for p in problem.variables().values())
     recorded = "moves" in method.needs
     # A solution does not depend on where its search began.
     cut = frozenset() if recorded else start_only
@@ -95,7 +96,9 @@ def _node(
         recorded,
         type(method).__name__,
         _retained(method, lookahead),
-        method.work(sum(p.numel() for p in problem.variables().values())),
+        method.work(size),
+        size,
+        method.work,
     )
 
 

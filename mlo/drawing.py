@@ -37,12 +37,11 @@ def as_text(graph: DependencyGraph) -> str:
 
 
 def _costs(graph: DependencyGraph, name: str) -> str:
-    first, *rest = solves(graph, name).items()
-    each = [f"{first[1]} response of {first[0]}", *(f"{n} of {other}" for other, n in rest)]
+    each = [f"{count} of {' and '.join(group)}" for group, count in solves(graph, name).items()]
     work = graph.products(name)
     many = "product" if work == 1 else "products"
     bound = "products unknown" if work is None else f"at most {work} {many}"
-    return f"{bound} ({', '.join(each)})"
+    return f"{bound} (responses: {', '.join(each)})"
 
 
 def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
@@ -57,8 +56,9 @@ def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
     uppers = ", ".join(graph.through(read, name))
     if uppers:
         return f"<~ {read} (response to {uppers}; constant to {name} itself)"
-    upper = graph.level[read] > graph.level[name]
-    return f"<- {read} ({'upper variable' if upper else 'constant'})"
+    what = "upper variable" if graph.level[read] > graph.level[name] else "constant"
+    begins = "; begins from it" if read in graph.nodes[name].start_only else ""
+    return f"<- {read} ({what}{begins})"
 
 
 def as_mermaid(graph: DependencyGraph) -> str:

@@ -23,11 +23,7 @@ from mlo.loop import Evaluations, run_loop
 from mlo.mover import Mover
 from mlo.problem import Problem
 from mlo.program import compile_program
-from mlo.records import (
-    MoveRecord,
-    StartRecord,
-    TickRecord,
-)
+from mlo.records import MoveRecord, ResponseRecord, StartRecord, TickRecord
 from mlo.response import warn_of_failure
 from mlo.run_length import at_least_one, run_length
 from mlo.run_result import RunResult
@@ -173,6 +169,18 @@ class Engine:
         Warns:
             HypergradientWarning: a linear solve on the way failed; the message says how.
         """
+        values, responses = self.total_gradient(name)
+        for response in responses:
+            warn_of_failure(f"hypergradient('{name}')", response, stacklevel=2)
+        return values
+
+    def total_gradient(self, name: str) -> tuple[dict[str, Tensor], tuple[ResponseRecord, ...]]:
+        """`hypergradient` with the records of the responses that it went through, and no warning.
+
+        Raises:
+            DeclarationError: there is no such problem.
+            EvaluationError: (one of its kinds) a loss failed or cannot be differentiated.
+        """
         if name not in self.problems:
             raise DeclarationError(
                 f"hypergradient('{name}'): no problem is called that"
@@ -182,10 +190,8 @@ class Engine:
         self._program.check_unchanged()
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
-        for response in responses:
-            warn_of_failure(f"hypergradient('{name}')", response, stacklevel=2)
         own = self._program.variables[name]
-        return dict(zip(own, filled(values, self._program.present(name)), strict=True))
+        return dict(zip(own, filled(values, self._program.present(name)), strict=True)), responses
 
     def run(
         self,

@@ -36,6 +36,8 @@ class Node:
         method: how its response is computed, for drawings.
         retained: what is kept of it for those above, for drawings.
         work: products that one vector-Jacobian product of its response takes, at most.
+        size: how many parameters it has.
+        joint_work: `work` as a function of their number, for problems that answer together.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Node:
     method: str = ""
     retained: str = ""
     work: int | None = None
+    size: int = 0
+    joint_work: Callable[[int], int | None] | None = None
 
 
 def _remembered(method: Callable[[DependencyGraph, str], T]) -> Callable[[DependencyGraph, str], T]:

@@ -100,18 +100,24 @@ def _check_circle(
 ) -> None:
     """Problems that read each other answer by one solve, with a Jacobian that is not symmetric."""
     methods = [problems[n].hypergradient for n in group]
-    wrong = ""
+    kind = type(methods[0]).__name__
+    wrong, cure = "", "choose Dense or Neumann for all of them, or OneStep (they move at once), or"
     if any(method != methods[0] for method in methods):
-        wrong = "must have the same hypergradient="
-    elif not isinstance(methods[0], Implicit) or methods[0].symmetric:
-        wrong = f"cannot by {type(methods[0]).__name__}, which takes it to be symmetric"
+        wrong = "for which they must have the same hypergradient="
+    elif isinstance(methods[0], Direct):
+        return
+    elif not isinstance(methods[0], Implicit):
+        wrong = f"which {kind} is not made for, being no Implicit method"
+    elif methods[0].symmetric:
+        wrong = f"which {kind} takes to be symmetric"
     elif graph.anticipates(name) and graph.nested != "partial":
-        wrong = f"cannot below '{name}', which anticipates them: it would be differentiated again"
+        wrong = f"which '{name}' anticipates, so that it would have to be differentiated again"
+        cure = "choose nested='partial', or"
     if wrong:
         raise MethodError(
             f"problem '{group[0]}': {listed(group)} on one level read each other and answer to "
-            f"'{name}' by one solve with their joint Jacobian, and {wrong}; choose Dense or "
-            "Neumann for all of them, or OneStep (they move at once), or cut a route by constant=",
+            f"'{name}' by one solve with their joint Jacobian, {wrong}; {cure} cut a route by "
+            "constant=",
             problem=group[0],
         )
 

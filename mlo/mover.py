@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Mover:
         schedule: who moves when.
         streams: where batches come from.
         retain: see `Engine`.
+        restarts: who has moved how often, where that is known already.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Mover:
         streams: Mapping[str, Stream],
         *,
         retain: bool,
+        restarts: Restarts | None = None,
     ) -> None:
         self.program = program
         self.schedule = schedule
@@ -50,7 +53,7 @@ class Mover:
         self.moves: dict[str, Move] = {}
         self.states: dict[str, Any] = {}
         self._points = Standpoints(program)
-        self.restarts = Restarts(program)
+        self.restarts = Restarts(program) if restarts is None else restarts
         self._schedulers = Schedulers(streams)
 
     def move(
@@ -91,8 +94,7 @@ class Mover:
         last = update == problem.repeat - 1
         sweep = self._standing(name, recorded=kept and self.program.records_moves(name))
         begun = self._begin(sweep, name, tick) if update == 0 else None
-        if begun is not None:
-            self.restarts.write(sweep, name)
+        write = functools.partial(self.restarts.write, name, sweep.values[name])
         self._make_ready(sweep, name, tick, due)
         rate = float(problem.optimizer.param_groups[0].get("lr", math.nan))
         gradient, move = advance(
@@ -104,6 +106,7 @@ class Mover:
             graph=self.retain and graph,
             kept=kept,
             begun=begun,
+            ready=write if begun is not None else None,
         )
         self._points.arrive(name)
         self.restarts.made[name] += last
@@ -172,7 +175,7 @@ class Mover:
                 level = graph.level[lower]
             if lower in trials:
                 start = begun[lower] if lower in begun else self._begin(sweep, lower, tick)
-                tried[lower] = self._trial(sweep, lower, tick, start)
+                tried[lower] = self.trial(sweep, lower, tick, start)
             elif lower in answering and lower not in sweep.moves:
                 setting = self._setting(lower, tick, -1)
                 sweep.moves[lower] = Move(setting, self.program.learning_rate(lower))
@@ -196,7 +199,7 @@ class Mover:
                 answering |= graph.scope(lower)
         return trials, answering
 
-    def _trial(self, sweep: Sweep, name: str, tick: int, begun: Begun | None = None) -> Tensors:
+    def trial(self, sweep: Sweep, name: str, tick: int, begun: Begun | None = None) -> Tensors:
         """Where `name` gets by a move on a copy of its optimizer; its move stays with the sweep."""
         problem = self.program.problems[name]
         live = list(self.program.variables[name].values())

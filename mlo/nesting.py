@@ -15,20 +15,24 @@ NESTED = {
 }
 """Options for the response of an anticipating problem, and what each leaves out."""
 
+Group = tuple[str, ...]
+"""One problem, or several that answer together."""
 
-def solves(graph: DependencyGraph, name: str) -> dict[str, int]:
-    """Solves that one total gradient of `name` takes, about, problem by problem.
 
-    One for each problem of its scope. A product with the condition of an anticipating problem takes
-    a tangent and an adjoint solve for each problem of its own scope, so costs multiply with depth:
+def solves(graph: DependencyGraph, name: str) -> dict[Group, int]:
+    """Solves that one total gradient of `name` takes, about, group by group.
+
+    One for each group of its scope. A product with the condition of an anticipating problem takes
+    a tangent and an adjoint solve for each group of its own scope, so costs multiply with depth:
     with K products a solve, a chain of L levels takes about K (2 K)^(L - 2) at the lowest.
     """
-    found: dict[str, int] = {}
-    for other in graph.order(name):
-        found[other] = found.get(other, 0) + 1
-        inner = 1 if graph.nested == "partial" else 2 * (graph.nodes[other].work or 1)
-        for below, count in solves(graph, other).items():
-            found[below] = found.get(below, 0) + inner * count
+    found: dict[Group, int] = {}
+    for group in graph.groups(name):
+        found[group] = found.get(group, 0) + 1
+        inner = 1 if graph.nested == "partial" else 2 * (work_of(graph, group) or 1)
+        for member in group:
+            for below, count in solves(graph, member).items():
+                found[below] = found.get(below, 0) + inner * count
     return found
 
 
@@ -38,9 +42,18 @@ def products(graph: DependencyGraph, name: str) -> int | None:
     About, and at most: iterative solvers may stop earlier. `None` where a method does not say.
     """
     total = 0
-    for other, count in solves(graph, name).items():
-        work = graph.nodes[other].work
+    for group, count in solves(graph, name).items():
+        work = work_of(graph, group)
         if work is None:
             return None
-        total += 0 if graph.scope(other) else count * work
+        total += 0 if any(graph.scope(member) for member in group) else count * work
     return total
+
+
+def work_of(graph: DependencyGraph, group: Group) -> int | None:
+    """Products of one solve of a group; together they have the parameters of all."""
+    nodes = [graph.nodes[name] for name in group]
+    if len(nodes) == 1:
+        return nodes[0].work
+    joint = nodes[0].joint_work
+    return None if joint is None else joint(sum(node.size for node in nodes))

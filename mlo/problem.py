@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -159,6 +160,12 @@ class Problem:
                 problem=self.name,
             )
         return variables
+
+    def answering_by(self, method: Hypergradient) -> Problem:
+        """The same problem, its module and optimizer shared, with another method."""
+        twin = copy.copy(self)
+        twin.hypergradient = method
+        return twin
 
     def __repr__(self) -> str:
         """The name and what the loss reads."""

@@ -18,6 +18,7 @@ from mlo.errors import DeviceError, ParameterError
 from mlo.evaluation import Objective
 from mlo.evaluator import Evaluator
 from mlo.graph import DependencyGraph
+from mlo.hypergradients import Hypergradient
 from mlo.method_checks import check_methods
 from mlo.modes import preserved_modes
 from mlo.problem import Problem
@@ -26,6 +27,15 @@ from mlo.reads import Reads
 from mlo.start import Start
 from mlo.types import Tensors
 from mlo.update import Projection
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Problem -> level, the names of all streams, and the order of moves."""
+
+    levels: Mapping[str, int]
+    streams: tuple[str, ...]
+    lookahead: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Program:
         parameters: the same for all parameters, those that are left out too.
         objectives: problem -> its loss as a function of tensors.
         starts: problem -> where it begins anew, for those that do.
+        layout: what its graph was drawn from, besides the problems.
         devices: accelerators that hold variables.
     """
 
@@ -48,7 +59,21 @@ class Program:
     parameters: Mapping[str, Mapping[str, nn.Parameter]]
     objectives: Mapping[str, Objective]
     starts: Mapping[str, Start]
+    layout: Layout
     devices: tuple[torch.device, ...]
+
+    def answering_by(self, methods: Mapping[str, Hypergradient], nested: str) -> Program:
+        """The same program, everything shared, with other methods and another `nested=`.
+
+        Raises:
+            DeclarationError: (one of its kinds) a method cannot serve there.
+        """
+        problems = {
+            n: p.answering_by(methods[n]) if n in methods else p for n, p in self.problems.items()
+        }
+        graph = _drawn(problems, self.layout, nested)
+        check_methods(problems, graph, lookahead=self.layout.lookahead)
+        return dataclasses.replace(self, problems=problems, graph=graph)
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -116,10 +141,9 @@ def compile_program(
         DeviceError: a module cannot be moved to `device`.
     """
     named, levels = by_name(problems)
-    streams = tuple(streams)
-    nodes = graph_nodes(named, levels, streams, lookahead=lookahead)
-    graph = DependencyGraph(nodes, nested=nested)
-    check_streams(named, streams)
+    layout = Layout(levels, tuple(streams), lookahead)
+    graph = _drawn(named, layout, nested)
+    check_streams(named, layout.streams)
     variables = {name: problem.variables() for name, problem in named.items()}
     check_sharing(named, variables)
     check_methods(named, graph, lookahead=lookahead)
@@ -140,8 +164,14 @@ def compile_program(
             for name, p in named.items()
             if p.start is not None and p.start_reads is not None
         },
+        layout,
         devices,
     )
+
+
+def _drawn(problems: Mapping[str, Problem], layout: Layout, nested: str) -> DependencyGraph:
+    nodes = graph_nodes(problems, layout.levels, layout.streams, lookahead=layout.lookahead)
+    return DependencyGraph(nodes, nested=nested)
 
 
 class _Evaluators:

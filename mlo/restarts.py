@@ -9,7 +9,7 @@ import torch
 from mlo.moves import Begun
 from mlo.program import Program
 from mlo.sweep import Sweep
-from mlo.types import Batch
+from mlo.types import Batch, Tensors
 from mlo.update import kept_state, renew
 
 
@@ -39,11 +39,11 @@ class Restarts:
             sweep.values[name] = tuple(t.detach().clone() for t in own)
         return begun
 
-    def write(self, sweep: Sweep, name: str) -> None:
+    def write(self, name: str, values: Tensors) -> None:
         """Put the live problem where it begins, its optimizer as it was when it was given."""
         with torch.no_grad():
             live = self.program.variables[name].values()
-            for p, t in zip(live, sweep.values[name], strict=True):
+            for p, t in zip(live, values, strict=True):
                 p.copy_(t)
         self.renew(name, self.program.problems[name].optimizer)
 

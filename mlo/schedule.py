@@ -128,7 +128,8 @@ class Schedule:
         """One line a problem."""
         lines = [f"order: {'lookahead' if self.lookahead else 'lowest problem first'}"]
         for name, t in self.timings.items():
-            words = [f"every {t.every} ticks", f"{t.repeat} updates"]
+            words = ["every tick" if t.every == 1 else f"every {t.every} ticks"]
+            words += [f"{t.repeat} updates" if t.repeat > 1 else "1 update"]
             words += [f"{t.accumulate} micro-batches each"] if t.accumulate > 1 else []
             words += [f"after {t.warmup} ticks"] if t.warmup else []
             lines.append(f"{name}: {', '.join(words)}")

@@ -1,6 +1,6 @@
 """Checks of programs and methods, and programs whose answers are known."""
 
-from mlo.testing.closed_forms import (
+from mlo.testing.forms import (
     ClosedForm,
     Level,
     chain,

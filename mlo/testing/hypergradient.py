@@ -74,6 +74,8 @@ def check_hypergradient(
         DeclarationError: there is no such problem, or it cannot be checked in this way.
     """
     reference = _reference(engine, name, against)
+    if reference is Reference.MOVES:
+        _check_repeats(engine, name)
     moves = reference is Reference.MOVES
     steps = (step,) if step is not None else STEPS if moves else (1e-4,)
     draw = torch.Generator().manual_seed(seed)
@@ -109,10 +111,23 @@ def _reference(engine: Engine, name: str, against: str | None) -> Reference:
         )
     if against == Reference.MOVES.value and solved:
         raise DeclarationError(
-            f"check_hypergradient(engine, '{name}', against='moves'): {listed(solved)} below it "
-            "differentiate no recorded move; use against='solution'"
+            f"check_hypergradient(engine, '{name}', against='moves'): the methods of "
+            f"{listed(solved)} differentiate no recorded move; use against='solution'"
         )
     return Reference(against)
+
+
+def _check_repeats(engine: Engine, name: str) -> None:
+    """Recorded moves of several updates are differentiated through the last one only."""
+    for n in engine.graph.order(name):
+        repeat = engine.problems[n].repeat
+        if repeat > 1:
+            raise DeclarationError(
+                f"check_hypergradient(engine, '{name}', against='moves'): problem '{n}' has "
+                f"repeat={repeat}, and a recorded move is differentiated through its last update "
+                "alone, which differences of all updates cannot confirm; check it with repeat=1",
+                problem=n,
+            )
 
 
 class _Check:
@@ -132,12 +147,30 @@ class _Check:
         self.good = good
         self.solver = solver
         self.nested = standing.graph.nested
-        scope = standing.graph.order(standing.name)
-        self.methods = {n: standing.program.problems[n].hypergradient for n in scope}
-        exact: Hypergradient = OneStep()
-        if reference is Reference.SOLUTION:
-            exact = Dense(tolerance=1e-9, limit=10**9)
-        self.exact: Mapping[str, Hypergradient] = dict.fromkeys(scope, exact)
+        self.groups = standing.graph.groups(standing.name)
+        problems = standing.given.problems
+        self.methods = {n: problems[n].hypergradient for group in self.groups for n in group}
+        self.exact = self._exact()
+
+    def _exact(self) -> dict[str, Hypergradient]:
+        """The exact rule for everybody who answers; by it, more may than before."""
+        standing = self.standing
+        rule: Hypergradient = OneStep()
+        if self.reference is Reference.SOLUTION:
+            rule = Dense(tolerance=1e-9, limit=10**9)
+        rules: dict[str, Hypergradient] = {}
+        while missing := set(standing.graph.scope(standing.name)) - set(rules):
+            rules.update(dict.fromkeys(missing, rule))
+            try:
+                standing.use(rules, "exact")
+            except DeclarationError as error:
+                raise DeclarationError(
+                    f"check_hypergradient(engine, '{standing.name}'): the exact rule, "
+                    f"{type(rule).__name__} with nested='exact', cannot serve in this program, so "
+                    f"there is nothing to compare with: {error}",
+                    problem=error.problem,
+                ) from error
+        return rules
 
     def run(self, along: list[Tensors], losses: tuple[LossCheck, ...]) -> HypergradientCheck:
         """Take all three along the given directions."""
@@ -150,7 +183,7 @@ class _Check:
         if length > 0:  # the direction in which least is lost to rounding
             agreements.append(self._agreement(exact, [tuple(g / length for g in exact)]))
         biases = self._biases(flat(exact))
-        standing.use(self.methods, self.nested)
+        standing.use({}, self.nested)
         return HypergradientCheck(
             problem=name,
             reference=self.reference,
@@ -160,8 +193,7 @@ class _Check:
             bias=relative(flat(self._gradient()), flat(exact)),
             biases=biases,
             methods={
-                " and ".join(group): type(self.methods[group[0]]).__name__
-                for group in standing.graph.groups(name)
+                " and ".join(group): type(self.methods[group[0]]).__name__ for group in self.groups
             },
             losses=losses,
         )
@@ -184,11 +216,14 @@ class _Check:
         biases = {}
         standing.use(self.exact, self.nested)
         nested = flat(self._gradient())
-        if any(standing.graph.scope(n) for n in self.methods):
+        if any(standing.graph.scope(n) for n in self.exact):
             biases[f"nested={self.nested}"] = relative(nested, exact)
-        for group in standing.graph.groups(standing.name):
+        for group in self.groups:
             own = {n: self.methods[n] for n in group}
-            standing.use({**self.exact, **own}, self.nested)
+            try:
+                standing.use({**self.exact, **own}, self.nested)
+            except DeclarationError:
+                continue  # it serves among the others' methods only
             same = all(own[n] == self.exact[n] for n in group)
             bias = 0.0 if same else relative(flat(self._gradient()), nested)
             biases[" and ".join(group)] = bias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 
 from mlo.errors import CheckError
@@ -53,10 +54,15 @@ class HypergradientCheck:
             CheckError: one is not; the message says which, and whose.
         """
         if self.resolution > RESOLUTION:
+            small = (
+                "is zero here"
+                if math.isinf(self.resolution)
+                else f"is so small here that rounding makes up {self.resolution:.1e} of the "
+                f"differences (allowed {RESOLUTION:.0e})"
+            )
             raise CheckError(
-                f"nothing to see: problem '{self.problem}': its total gradient is so small here "
-                f"that rounding makes up {self.resolution:.1e} of the differences (allowed "
-                f"{RESOLUTION:.0e}); check it at another point, or with a larger step=",
+                f"nothing to see: problem '{self.problem}': its total gradient {small}; check "
+                "it at another point, or with a larger step=",
                 problem=self.problem,
             )
         what = "replayed moves" if self.reference is Reference.MOVES else "re-solved program"
@@ -69,13 +75,14 @@ class HypergradientCheck:
                 problem=self.problem,
             )
         if not self.bias <= bias:
-            worst = max(self.biases, key=lambda n: self.biases[n])
+            worst = max(self.biases, key=lambda n: self.biases[n], default=self.problem)
             known = worst in self.methods
             culprit = f"problem '{worst}': hypergradient={self.methods[worst]}" if known else worst
+            own = self.biases.get(worst, self.bias)
             raise CheckError(
-                f"wrong method: {culprit} makes the "
-                f"total gradient of '{self.problem}' differ by {self.biases[worst]:.1e} from the "
-                f"exact rule, which agrees with differences of the {what} to {self.error:.1e} "
+                f"wrong method: {culprit} makes the total gradient of '{self.problem}' differ by "
+                f"{own:.1e} from the exact rule, which agrees with differences of the "
+                f"{what} to {self.error:.1e} "
                 f"(together {self.bias:.1e}, allowed {bias:.0e}). If it is an approximation that "
                 "you want, pass the bias= that you accept",
                 problem=worst if known else self.problem,
@@ -89,7 +96,7 @@ class HypergradientCheck:
         lines = [
             f"{self.problem}: total gradient against {self.reference.value}, "
             f"{self.directions} directions",
-            f"  error with exact rules        {self.error:9.1e}",
+            f"  error beyond rounding         {self.error:9.1e}",
             f"  rounding of the differences   {self.resolution:9.1e}",
             f"  bias of the methods together  {self.bias:9.1e}",
         ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from mlo.errors import CheckError, ConfigurationError, MethodError
 from mlo.hypergradients import Hypergradient
 from mlo.notes import noting
-from mlo.testing.closed_forms import ClosedForm, closed_forms, quadratic, saddle
+from mlo.testing.forms import ClosedForm, closed_forms, quadratic, saddle
 from mlo.testing.method_report import MethodReport, MethodRow, Verdict
 from mlo.testing.seam_checks import CHECKED, seam_complaints
 from mlo.testing.verdicts import judged

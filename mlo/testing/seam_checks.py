@@ -13,7 +13,7 @@ import torch
 from mlo.errors import MethodError
 from mlo.hypergradients import Hypergradient
 from mlo.records import Info, Outcome
-from mlo.testing.closed_forms import ClosedForm, lfm_shaped
+from mlo.testing.forms import ClosedForm, lfm_shaped
 from mlo.testing.watched import Call, Watched, answer_of, ask
 from mlo.types import Tensors
 from mlo.vectors import add_scaled, filled, norm, shapes, times, zeros_like

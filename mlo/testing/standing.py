@@ -11,8 +11,11 @@ from torch import Tensor
 from mlo.draws import micro_batches
 from mlo.engine import Engine
 from mlo.evaluation import Evaluation
+from mlo.graph import DependencyGraph
 from mlo.hypergradients import Hypergradient
+from mlo.mover import Mover
 from mlo.moves import Move
+from mlo.schedule import Schedule
 from mlo.setting import Setting
 from mlo.sweep import Sweep
 from mlo.types import Tensors
@@ -22,8 +25,8 @@ from mlo.vectors import filled
 class Standing:
     """One problem of an engine and those below it, at the present batches and random state.
 
-    What is written to live parameters is taken back by `kept`; inside, every problem may be given
-    another method.
+    What is written to live parameters is taken back by `kept`. Problems may be given other methods:
+    that makes another program, over the same modules.
 
     Args:
         engine: the engine; before and after, it is as it was.
@@ -33,41 +36,50 @@ class Standing:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
-        self.program = engine._program
-        self.graph = engine.graph
-        self.mover = engine._mover
         self.tick = engine.tick
-        involved = {name, *self.graph.scope(name), *self.graph.support(name)}
-        self.involved = tuple(n for n in self.graph.names if n in involved)
+        self.given = engine._program
+        graph = self.given.graph
+        self.use({}, graph.nested)
+        involved = {name, *graph.scope(name), *graph.support(name)}
+        self.involved = tuple(n for n in graph.names if n in involved)
         self.settings: dict[str, Setting] = {}
         for n in self.involved:
-            evaluator = self.program.objectives[n].evaluator
-            batches = micro_batches(self.program, self.mover.streams, n, -1)
+            evaluator = self.given.objectives[n].evaluator
+            batches = micro_batches(self.given, engine._streams, n, -1)
             self.settings[n] = evaluator.setting(batches, self.tick, replayable=True)
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The graph with the methods that are used now."""
+        return self.program.graph
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Whatever happens inside, live parameters, moves, states and methods are put back."""
-        live = [(p, p.detach().clone()) for n in self.program.problems for p in self._live(n)]
-        methods = {n: p.hypergradient for n, p in self.program.problems.items()}
-        moves, states, nested = self.mover.moves, self.mover.states, self.graph.nested
-        self.mover.moves, self.mover.states = {}, {}
+        """Whatever happens inside, live parameters are put back."""
+        live = [(p, p.detach().clone()) for n in self.given.problems for p in self._live(n)]
         try:
-            with self.program.undisturbed():
+            with self.given.undisturbed():
                 yield
         finally:
-            self.use(methods, nested)
-            self.mover.moves, self.mover.states = moves, states
             with torch.no_grad():
                 for p, values in live:
                     p.copy_(values)
 
     def use(self, methods: Mapping[str, Hypergradient], nested: str) -> None:
-        """Let problems answer by other methods, and anticipating ones in another way."""
-        self.graph.nested = nested
-        for name, method in methods.items():
-            self.program.problems[name].hypergradient = method
-        self.mover.states = {}
+        """Let problems answer by other methods, and anticipating ones in another way.
+
+        Raises:
+            DeclarationError: (one of its kinds) a method cannot serve there.
+        """
+        self.program = self.given.answering_by(methods, nested)
+        schedule, mover = self.engine.schedule, self.engine._mover
+        self.mover = Mover(
+            self.program,
+            Schedule(self.graph, schedule.timings, lookahead=schedule.lookahead),
+            self.engine._streams,
+            retain=True,
+            restarts=mover.restarts,
+        )
 
     def write(self, name: str, values: Tensors) -> None:
         """Put a problem somewhere."""
@@ -87,7 +99,7 @@ class Standing:
         sweep = Sweep(self.program, values, moves, {})
         for n in self.graph.order(self.name):
             if "moves" in self.program.problems[n].hypergradient.needs:
-                sweep.values[n] = self.mover._trial(sweep, n, self.tick)
+                sweep.values[n] = self.mover.trial(sweep, n, self.tick)
         return sweep
 
     def evaluate(self, sweep: Sweep) -> Evaluation:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mlo.hypergradients import Hypergradient
 from mlo.records import Outcome
-from mlo.testing.closed_forms import ClosedForm
-from mlo.testing.closed_forms.form import Named
+from mlo.testing.forms import ClosedForm
+from mlo.testing.forms.form import Named
 from mlo.testing.method_report import MethodRow, Verdict
 from mlo.testing.watched import Answer
 

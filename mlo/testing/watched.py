@@ -15,9 +15,8 @@ from mlo.engine import Engine
 from mlo.hypergradients import Hypergradient, Result, State
 from mlo.moves import Move
 from mlo.records import Outcome
-from mlo.testing.closed_forms import ClosedForm
+from mlo.testing.forms import ClosedForm
 from mlo.types import Tensors
-from mlo.vectors import filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +126,8 @@ def ask(
 
 
 def answer_of(engine: Engine, name: str) -> Answer:
-    """``engine.hypergradient(name)`` with its records instead of warnings."""
-    program = engine._program
-    with program.undisturbed():
-        found, responses = engine._mover.total_gradient(name, engine.tick)
-    values = dict(zip(program.variables[name], filled(found, program.present(name)), strict=True))
+    """What the engine answers, and the worst of what it reports."""
+    values, responses = engine.total_gradient(name)
     infos = [response.info for response in responses]
     residuals = [float(info.residual) for info in infos if info.residual is not None]
     return Answer(

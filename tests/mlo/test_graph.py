@@ -246,7 +246,7 @@ def test_text_and_mermaid_of_learning_from_mistakes():
         "level 2  upper [upper]\n"
         "           <~ relearner (response)\n"
         "           streams: valid\n"
-        "           costs: at most 8 products (1 response of learner, 1 of relearner)\n"
+        "           costs: at most 8 products (responses: 1 of learner, 1 of relearner)\n"
         "level 1  relearner [staged by Dense]\n"
         "           <~ learner (response to upper; constant to relearner itself)\n"
         "           <- upper (upper variable)\n"

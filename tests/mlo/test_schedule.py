@@ -295,6 +295,6 @@ def test_the_schedule_is_printed_in_words():
     table = with_timings(DARTS, net=Timing(repeat=3), arch=Timing(every=5, warmup=100))
     lines = str(schedule(table)).splitlines()
     assert lines[0] == "order: lowest problem first"
-    assert "every 1 ticks, 3 updates" in lines[1]
+    assert "every tick, 3 updates" in lines[1]
     assert all(word in lines[2] for word in ("arch", "every 5", "after 100"))
     assert str(schedule(table, lookahead=True)).startswith("order: lookahead")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlo.testing.closed_forms.drawn import Draw
-from mlo.testing.closed_forms.form import (
+from mlo.testing.forms.drawn import Draw
+from mlo.testing.forms.form import (
     ClosedForm,
     Level,
     Named,

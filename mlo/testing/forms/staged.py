@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from mlo.errors import ConfigurationError
-from mlo.testing.closed_forms.drawn import Draw
-from mlo.testing.closed_forms.form import ClosedForm
-from mlo.testing.closed_forms.linear import TOP, Node, drawn_node, linear_form
+from mlo.testing.forms.drawn import Draw
+from mlo.testing.forms.form import ClosedForm
+from mlo.testing.forms.linear import TOP, Node, drawn_node, linear_form
 
 
 def chain(

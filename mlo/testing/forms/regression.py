@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlo.testing.closed_forms.drawn import Draw, cast_fields
-from mlo.testing.closed_forms.form import (
+from mlo.testing.forms.drawn import Draw, cast_fields
+from mlo.testing.forms.form import (
     ClosedForm,
     Level,
     Named,
     condition_number,
     sensitivity,
 )
-from mlo.testing.closed_forms.newton import newton
+from mlo.testing.forms.newton import newton
 
 PRIOR = 0.02
 """Half of it times |l|^2 keeps the penalty finite, and gives the gradient a direct part."""

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from mlo.errors import ConfigurationError
-from mlo.testing.closed_forms.drawn import Draw
-from mlo.testing.closed_forms.form import (
+from mlo.testing.forms.drawn import Draw
+from mlo.testing.forms.form import (
     ClosedForm,
     Level,
     Named,

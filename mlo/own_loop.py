@@ -29,10 +29,10 @@ from mlo.errors import MethodError
 from mlo.guards import check_closed, checked_scalar, refusing_checkpointing, refusing_writes
 from mlo.hypergradients import ConjugateGradient, Hypergradient
 from mlo.notes import noting
+from mlo.own_loop_checks import check_context, check_loss, check_method, check_params
 from mlo.randomness import RandomState, replayed
 from mlo.records import Info, ResponseRecord
 from mlo.response import check_result, respond, warn_of_failure
-from mlo.solution_checks import check_context, check_loss, check_method, check_params
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import dense, filled
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlo.testing.closed_forms.form import ClosedForm
-from mlo.testing.closed_forms.lfm_shaped import lfm_shaped
-from mlo.testing.closed_forms.quadratic import quadratic
-from mlo.testing.closed_forms.regression import logistic, ridge
-from mlo.testing.closed_forms.staged import chain, diamond
-from mlo.testing.closed_forms.trilevel import trilevel
+from mlo.testing.forms.form import ClosedForm
+from mlo.testing.forms.lfm_shaped import lfm_shaped
+from mlo.testing.forms.quadratic import quadratic
+from mlo.testing.forms.regression import logistic, ridge
+from mlo.testing.forms.staged import chain, diamond
+from mlo.testing.forms.trilevel import trilevel
 
 
 def closed_forms() -> tuple[ClosedForm, ...]:
