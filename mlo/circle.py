@@ -17,10 +17,8 @@ from torch import Tensor
 
 from mlo.condition import Condition
 from mlo.differentiation import differentiate
-from mlo.errors import MethodError
-from mlo.site import answer, grouped, memory_of
 from mlo.types import PartialTensors, Tensors, Values
-from mlo.vectors import dense, filled
+from mlo.vectors import dense, filled, grouped
 
 if TYPE_CHECKING:
     from mlo.sweep import Sweep
@@ -43,7 +41,7 @@ class Circle:
         graph = sweep.program.graph
         read = {r for name in names for r in graph.context(name)}
         self.outside = tuple(n for n in graph.names if n in read and n not in names)
-        self.memory = memory_of(sweep, self.label, self.method)
+        self.memory = sweep.memory(self.label, self.method)
 
     def params(self) -> Tensors:
         """The parameters of all members."""
@@ -66,7 +64,7 @@ class Circle:
             return self._condition(params, context, needed)
 
         cotangent = filled(dense(cotangent), params)
-        found = iter(answer(self.sweep, self.label, self.method, make, cotangent))
+        found = iter(self.sweep.answer(self.label, self.method, make, cotangent))
         return tuple(next(found) if need else None for need in needed)
 
     def _condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
@@ -87,19 +85,11 @@ class Circle:
 
         rates = [rate for name in self.names for rate in sweep.moves[name].learning_rate]
         return Condition(
-            self._no_loss,
+            None,
             params,
             tuple(context[i] for i in index),
             problem=self.label,
             learning_rate=tuple(rates),
             memory=self.memory,
             slope=slope,
-        )
-
-    def _no_loss(self, params: Tensors, context: Tensors) -> Tensor:
-        raise MethodError(
-            f"problems {self.label} read each other, so their condition is the gradient of no one "
-            f"loss, which hypergradient={type(self.method).__name__} asks for; choose Dense or "
-            "Neumann",
-            problem=self.names[0],
         )

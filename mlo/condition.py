@@ -26,7 +26,7 @@ from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import dense, detached, dot, filled, leaves, plus
 
-Objective = Callable[[Tensors, Tensors], Tensor]
+LossFunction = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
 
 Slope = Callable[[Tensors, Tensors], PartialTensors]
@@ -74,13 +74,14 @@ class Condition:
         attached: whether the products carry a graph themselves (nested levels).
         problem: name of the problem, for messages.
         learning_rate: of the problem's optimizer, per parameter.
-        objective: f(w, c), under the batch, mode and random state of the move.
+        objective: f(w, c), under the batch, mode and random state of the move; `None` where g is
+            the gradient of no single loss.
         memory: what all conditions of one problem at one point share.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        objective: LossFunction | None,
         params: Tensors,
         context: Tensors,
         *,
@@ -138,7 +139,7 @@ class Condition:
             first = functools.partial(differentiate, self.problem)
             return self._summed(self._parts, shifted, context, lambda f: first([f], context))
         with torch.enable_grad():
-            loss = self.objective(shifted, context)
+            loss = self._loss(shifted, context)
             return differentiate(self.problem, [loss], context)
 
     def move_context_gradient(self) -> PartialTensors:
@@ -206,7 +207,7 @@ class Condition:
     def _gradient(self, params: Tensors, context: Tensors) -> PartialTensors:
         if self._slope is not None:
             return self._slope(params, context)
-        loss = self.objective(params, context)
+        loss = self._loss(params, context)
         return differentiate(self.problem, [loss], params, create_graph=True)
 
     def _linearized(self) -> Linearization:
@@ -221,6 +222,15 @@ class Condition:
             if not self.attached:
                 self.memory.graph = self._graph
         return self._graph
+
+    def _loss(self, params: Tensors, context: Tensors) -> Tensor:
+        if self.objective is None:
+            raise MethodError(
+                f"problems {self.problem} read each other, so their condition is the gradient of "
+                "no one loss, which their hypergradient method asks for; choose Dense or Neumann",
+                problem=self.problem,
+            )
+        return self.objective(params, context)
 
     def _streamed(self, parts: Parts, u: Sequence[Tensor]) -> PartialTensors:
         """`mixed_vjp` one micro-batch at a time: one graph, at a gradient more for each."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlo.errors import DeclarationError, GraphError, ReadError, listed, nearest
-from mlo.graph import Node, twice_named
+from mlo.graph import Node
+from mlo.graph_checks import twice_named
 from mlo.hypergradients import Hypergradient
 from mlo.problem import Problem
 from mlo.reads import TICK

@@ -24,8 +24,8 @@ from mlo.arguments import (
 )
 from mlo.errors import ParameterError
 from mlo.hypergradients import Hypergradient
+from mlo.projection import ProjectFn
 from mlo.reads import declared_reads
-from mlo.update import ProjectFn
 
 
 class Problem:

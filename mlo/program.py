@@ -22,11 +22,11 @@ from mlo.hypergradients import Hypergradient
 from mlo.method_checks import check_methods
 from mlo.modes import preserved_modes
 from mlo.problem import Problem
+from mlo.projection import Projection
 from mlo.randomness import preserved
 from mlo.reads import Reads
 from mlo.start import Start
 from mlo.types import Tensors
-from mlo.update import Projection
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mlo.types import PartialTensors, Tensors
 from mlo.vectors import shapes
 
 
-class Site(Protocol):
+class Answering(Protocol):
     """Where a response is taken: turns a cotangent of w into cotangents of c."""
 
     def backward(
@@ -36,7 +36,7 @@ class Site(Protocol):
 
 class _Response(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, site: Site, n: int, *tensors: Tensor) -> Tensors:
+    def forward(ctx: Any, site: Answering, n: int, *tensors: Tensor) -> Tensors:
         solution = tuple(t.detach() for t in tensors[:n])
         ctx.site, ctx.n = site, n
         ctx.save_for_backward(*solution, *tensors[n:])
@@ -51,7 +51,7 @@ class _Response(torch.autograd.Function):
         return (None, None, *(None,) * n, *grads)
 
 
-def respond(site: Site, params: Tensors, context: Tensors) -> Tensors:
+def respond(site: Answering, params: Tensors, context: Tensors) -> Tensors:
     """`params`, unchanged in value, attached to `context` by the implicit function theorem."""
     if not context:
         return tuple(p.detach() for p in params)

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
-from mlo.hypergradients import Hypergradient
 from mlo.moves import Move
-from mlo.response import check_result
 from mlo.types import PartialTensors, Tensors, Values
-from mlo.vectors import dense, detached, filled, leaves, plus
+from mlo.vectors import dense, detached, filled, grouped, leaves, plus
 
 if TYPE_CHECKING:
     from mlo.sweep import Sweep
@@ -43,7 +41,7 @@ class Site:
             params, context = detached(params), detached(context)
         cotangent = filled(dense(cotangent), params)
         make = functools.partial(self.condition, params, context, needed)
-        found = answer(self.sweep, self.name, self.method, make, cotangent)
+        found = self.sweep.answer(self.name, self.method, make, cotangent)
         if self.begun is not None:
             count = sum(needed)
             found = self._through_start(found[:count], found[count:], needed, cotangent)
@@ -125,42 +123,8 @@ class Site:
     def _memory(self, index: tuple[int, ...]) -> Memory:
         """What all conditions at this point share that have this part of the context."""
         if index not in self.memories:
-            self.memories[index] = memory_of(self.sweep, self.name, self.method)
+            self.memories[index] = self.sweep.memory(self.name, self.method)
         return self.memories[index]
-
-
-def answer(
-    sweep: Sweep,
-    name: str,
-    method: Hypergradient,
-    make: Callable[[], Condition],
-    cotangent: Tensors,
-) -> PartialTensors:
-    """What a method says of a condition, its state kept and its word noted."""
-    condition = make()
-    if name not in sweep.states:
-        with torch.no_grad():  # states are plain tensors
-            sweep.states[name] = method.init(make())
-    result = method.vjp(condition, cotangent, sweep.states[name])
-    check_result(name, method, result, condition.context)
-    sweep.states[name] = result.state
-    sweep.note(name, type(method).__name__, result.info)
-    return result.grads
-
-
-def memory_of(sweep: Sweep, name: str, method: Hypergradient) -> Memory:
-    """What the conditions of one response share."""
-    # It must not refer to the site, which holds it: cycles wait for the collector.
-    return Memory(report=functools.partial(sweep.note, name, type(method).__name__))
-
-
-def grouped(names: Sequence[str], like: Values, flat: Sequence[Tensor]) -> dict[str, Tensors]:
-    """Name -> its part of the tensors of all of them."""
-    parts, start = {}, 0
-    for name in names:
-        parts[name] = tuple(flat[start : start + len(like[name])])
-        start += len(like[name])
-    return parts
 
 
 def _restricted(move: Move, index: Sequence[int]) -> Linearization | None:

@@ -7,19 +7,21 @@ Trial moves change the sweep and nothing else; live tensors are only read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from mlo.circle import Circle
-from mlo.condition import Condition, Linearization
+from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
 from mlo.evaluation import Evaluation, mean
+from mlo.hypergradients import Hypergradient
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together
-from mlo.response import respond
+from mlo.response import check_result, respond
 from mlo.setting import Setting
 from mlo.site import Site
 from mlo.types import PartialTensors, Tensors, Values
@@ -77,6 +79,29 @@ class Sweep:
             ResponseRecord(name, method, together(infos), len(infos))
             for (name, method), infos in self._solves.items()
         )
+
+    def answer(
+        self,
+        name: str,
+        method: Hypergradient,
+        make: Callable[[], Condition],
+        cotangent: Tensors,
+    ) -> PartialTensors:
+        """What a method says of a condition, its state kept and its word noted."""
+        condition = make()
+        if name not in self.states:
+            with torch.no_grad():  # states are plain tensors
+                self.states[name] = method.init(make())
+        result = method.vjp(condition, cotangent, self.states[name])
+        check_result(name, method, result, condition.context)
+        self.states[name] = result.state
+        self.note(name, type(method).__name__, result.info)
+        return result.grads
+
+    def memory(self, name: str, method: Hypergradient) -> Memory:
+        """What the conditions of one response share."""
+        # It must not refer to the site, which holds it: cycles wait for the collector.
+        return Memory(report=functools.partial(self.note, name, type(method).__name__))
 
     def gradient(
         self,

@@ -12,56 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlo.differentiation import differentiate
-from mlo.errors import EvaluationError, listed
-from mlo.notes import noting
+from mlo.projection import Projection
 from mlo.types import PartialTensors, Tensors
 from mlo.update_rules import carried, update_derivative
-from mlo.vectors import filled, times
-
-ProjectFn = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-"""Name -> tensor before, to name -> tensor after; what it leaves out stays as it is."""
+from mlo.vectors import times
 
 Closure = tuple[Tensor, Callable[[], tuple[Tensor, PartialTensors]]]
 """The loss at the present parameters, and what evaluates loss and gradient at later ones."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Projection:
-    """A projection, checked at every call."""
-
-    function: ProjectFn
-    names: tuple[str, ...]
-    problem: str
-
-    def __call__(self, params: Sequence[Tensor]) -> Tensors:
-        """The projected tensors; those that the function does not return stay as they are."""
-        given = dict(zip(self.names, params, strict=True))
-        with noting(f"in project= of problem '{self.problem}'"):
-            projected = self.function(dict(given))
-        sound = isinstance(projected, Mapping)
-        if not sound or not all(isinstance(t, Tensor) for t in projected.values()):
-            found = {k: type(t).__name__ for k, t in projected.items()} if sound else projected
-            raise EvaluationError(
-                f"problem '{self.problem}': project= must return name -> tensor, got "
-                f"{type(projected).__name__} {found!r}; return those that it changes by name",
-                problem=self.problem,
-            )
-        unknown = [k for k in projected if k not in given]
-        if unknown:
-            raise EvaluationError(
-                f"problem '{self.problem}': project= returned {listed(unknown)}, which are none of "
-                f"its variables ({listed(self.names)})",
-                problem=self.problem,
-            )
-        for name, tensor in projected.items():
-            if tensor.shape != given[name].shape:
-                raise EvaluationError(
-                    f"problem '{self.problem}': project= returned '{name}' of shape "
-                    f"{tuple(tensor.shape)}, expected {tuple(given[name].shape)}",
-                    problem=self.problem,
-                )
-        return tuple(projected.get(name, given[name]) for name in self.names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +47,7 @@ class Step:
 
     def _unprojected_vjp(self, v: Tensors) -> Tensors:
         if self.projection is not None:
-            with torch.enable_grad():
-                leaves = tuple(t.detach().requires_grad_() for t in self.unprojected)
-                image = self.projection([x.clone() for x in leaves])  # it may work in place
-                pulled = differentiate(self.projection.problem, image, leaves, v)
-            v = filled(pulled, leaves)
+            return self.projection.vjp(self.unprojected, v)
         return v
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlo.types import PartialTensors, Tensors
+from mlo.types import PartialTensors, Tensors, Values
 
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -89,6 +89,15 @@ def detached(tensors: Sequence[Tensor]) -> Tensors:
 def leaves(tensors: Sequence[Tensor]) -> Tensors:
     """The same values as leaves to differentiate with respect to."""
     return tuple(t.detach().requires_grad_() for t in tensors)
+
+
+def grouped(names: Sequence[str], like: Values, flat: Sequence[Tensor]) -> dict[str, Tensors]:
+    """Name -> its part of the tensors of all of them."""
+    parts, start = {}, 0
+    for name in names:
+        parts[name] = tuple(flat[start : start + len(like[name])])
+        start += len(like[name])
+    return parts
 
 
 def flat(tensors: Tensors) -> Tensor:
