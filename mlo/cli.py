@@ -144,17 +144,22 @@ def check(words: Sequence[str]) -> None:
         "(default: moves where the methods differentiate those)",
     )
     parser.add_argument(
-        "--after", type=int, default=0, metavar="N", help="make N ticks first (default: 0)"
+        "--after", type=_not_negative(int), default=0, metavar="N", help="make N ticks first"
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1e-5, help="largest relative error (default: 1e-5)"
+        "--tolerance",
+        type=_not_negative(float),
+        default=1e-5,
+        metavar="X",
+        help="largest relative error (default: 1e-5)",
     )
     parser.add_argument(
-        "--bias", type=float, help="largest bias of the methods (default: the tolerance)"
+        "--bias",
+        type=_not_negative(float),
+        metavar="X",
+        help="largest bias of the methods (default: the tolerance)",
     )
     recipe, config, options = _configured(parser, words)
-    if options.after < 0:
-        parser.error(f"--after must be a number of ticks of at least 0, got {options.after}")
     from mlo.testing import check_program
 
     console = rich.console.Console()
@@ -164,11 +169,14 @@ def check(words: Sequence[str]) -> None:
     found = check_program(
         engine, against=options.against, tolerance=options.tolerance, bias=options.bias
     )
-    failed = 0
+    failed, count = 0, 0
     for result in found:
+        count += 1
         wrong = isinstance(result, CheckError)
         failed += wrong
         _print(console, _wrapped(str(result), console) if wrong else str(result))
+    if not count:
+        _print(console, f"nothing to check: nobody answers to a problem of {recipe.name}")
     if failed:
         raise CheckError(f"{failed} of the checks of {recipe.name} failed")
 
@@ -191,6 +199,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mlo {mlo.__version__}")
     parser.add_argument("command", choices=tuple(_COMMANDS), help="what to do; see below")
     return parser
+
+
+def _not_negative(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """A converter for `argparse` that refuses numbers below 0, and what is none."""
+
+    def convert(word: str) -> float:
+        value = kind(word)
+        if not value >= 0:
+            raise ValueError(word)
+        return value
+
+    convert.__name__ = f"{kind.__name__} of at least 0"  # argparse puts it into its message
+    return convert
 
 
 def _subparser(command: str, description: str) -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlo.graph import DependencyGraph
-from mlo.nesting import NESTED, solves
+from mlo.nesting import NESTED, depth, solves
 
 MEANING = {
     "staged": "staged: responds to those above; its condition is its plain gradient",
@@ -39,8 +39,9 @@ def as_text(graph: DependencyGraph) -> str:
 def _costs(graph: DependencyGraph, name: str) -> str:
     each = [f"{count} of {' and '.join(group)}" for group, count in solves(graph, name).items()]
     work = graph.products(name)
+    word = "at most" if depth(graph, name) <= 3 else "about"
     many = "product" if work == 1 else "products"
-    bound = "products unknown" if work is None else f"at most {work} {many}"
+    bound = "products unknown" if work is None else f"{word} {work} {many}"
     return f"{bound} (responses: {', '.join(each)})"
 
 

@@ -129,7 +129,7 @@ class Engine:
             EvaluationError: (one of its kinds) a loss failed.
             StreamError: a data stream has nothing to give.
         """
-        _check_mode()
+        check_mode()
         started = time.perf_counter()
         plan = self.schedule.plan(self.tick, self._counts)
         for name, draws in plan.draws.items():
@@ -186,7 +186,7 @@ class Engine:
                 f"hypergradient('{name}'): no problem is called that"
                 f"{nearest(name, self.problems)} (problems: {listed(self.problems)})"
             )
-        _check_mode()
+        check_mode()
         self._program.check_unchanged()
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
@@ -224,7 +224,7 @@ class Engine:
             EvaluationError: (one of its kinds) a loss or an evaluation failed.
             StreamError: a data stream has nothing to give.
         """
-        _check_mode()
+        check_mode()
         self._program.check_unchanged()
         total = run_length(
             ticks,
@@ -241,7 +241,12 @@ class Engine:
         return run_loop(self.step, start, watchers, evaluations, kept)
 
 
-def _check_mode() -> None:
+def check_mode() -> None:
+    """Autograd is not switched off for good.
+
+    Raises:
+        EvaluationError: it is, by `torch.inference_mode`.
+    """
     if torch.is_inference_mode_enabled():
         raise EvaluationError(
             "the engine differentiates, which torch.inference_mode() forbids; call it outside"

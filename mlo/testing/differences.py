@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -87,13 +88,15 @@ def shifted(x: Tensors, step: float, direction: Tensors) -> Tensors:
 def relative(found: Tensor, expected: Tensor, noise: float = 0.0) -> float:
     """The distance, as far as it exceeds the noise, over the length of the longer one."""
     gap = float((found - expected).norm()) - noise
+    if math.isnan(gap):
+        return math.inf
     length = max(float(found.norm()), float(expected.norm()))
     return 0.0 if gap <= 0 else gap / length
 
 
 def rounding(size: float, step: float) -> float:
     """What rounding may do to a difference of values of this size in float64."""
-    return 16 * torch.finfo(torch.float64).eps * max(size, 1e-8) / step
+    return 16 * torch.finfo(torch.float64).eps * max(size, 1e-6) / step
 
 
 def _shaped(vector: Tensor, like: Tensors) -> Tensors:

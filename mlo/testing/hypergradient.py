@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from mlo.engine import Engine
-from mlo.errors import DeclarationError, listed, nearest
+from mlo.engine import Engine, check_mode
+from mlo.errors import CheckError, DeclarationError, listed, nearest
 from mlo.hypergradients import Dense, Hypergradient, OneStep
+from mlo.sweep import Sweep
 from mlo.testing.differences import Agreement, compared, difference, directions, relative
 from mlo.testing.double import in_double
 from mlo.testing.hypergradient_report import HypergradientCheck, Reference
@@ -73,6 +75,9 @@ def check_hypergradient(
         StationarityError: a lower problem could not be solved.
         DeclarationError: there is no such problem, or it cannot be checked in this way.
     """
+    _check_settings(tolerance=tolerance, bias=bias, step=step, count=count, residual=residual)
+    check_mode()
+    engine._program.check_unchanged()
     reference = _reference(engine, name, against)
     if reference is Reference.MOVES:
         _check_repeats(engine, name)
@@ -91,6 +96,20 @@ def check_hypergradient(
             report = check.run(directions(standing.at(name), count, draw), loss_checks)
     report.judge(tolerance, tolerance if bias is None else bias)
     return report
+
+
+def _check_settings(**settings: float | None) -> None:
+    """Positive numbers, where they are given; `tolerance` and `bias` may be infinite."""
+    for name, value in settings.items():
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = name != "count" or isinstance(value, int)
+        finite = name in ("tolerance", "bias") or (number and math.isfinite(value))
+        least = 0 if name == "bias" else math.ulp(0.0)
+        if not (number and whole and finite and value >= least):
+            kind = "a whole number of at least 1" if name == "count" else "a positive number"
+            raise DeclarationError(f"check_hypergradient({name}=...) must be {kind}, got {value!r}")
 
 
 def _reference(engine: Engine, name: str, against: str | None) -> Reference:
@@ -177,7 +196,7 @@ class _Check:
         standing, name = self.standing, self.standing.name
         standing.use(self.exact, "exact")
         self._settle()
-        exact = self._gradient()
+        exact = self._exact_gradient()
         agreements = [self._agreement(exact, along)]
         length = norm(exact)
         if length > 0:  # the direction in which least is lost to rounding
@@ -196,6 +215,7 @@ class _Check:
                 " and ".join(group): type(self.methods[group[0]]).__name__ for group in self.groups
             },
             losses=losses,
+            clipped=tuple(n for n in self.methods if standing.given.problems[n].clip_norm),
         )
 
     def _agreement(self, exact: Tensors, along: list[Tensors]) -> Agreement:
@@ -234,15 +254,27 @@ class _Check:
             self.solver.solve(self.standing, self.standing.name)
 
     def _value(self) -> Tensor:
-        sweep = (
-            self.standing.moved() if self.reference is Reference.MOVES else self.standing.still()
-        )
-        return self.standing.evaluate(sweep).value
+        return self.standing.evaluate(self._sweep()).value
+
+    def _sweep(self) -> Sweep:
+        moves = self.reference is Reference.MOVES
+        return self.standing.moved() if moves else self.standing.still()
 
     def _gradient(self) -> Tensors:
-        standing = self.standing
-        moves = self.reference is Reference.MOVES
-        return standing.gradient(standing.moved() if moves else standing.still())
+        return self.standing.gradient(self._sweep())
+
+    def _exact_gradient(self) -> Tensors:
+        """The total gradient by exact rules, which must have worked."""
+        sweep = self._sweep()
+        gradient = self.standing.gradient(sweep)
+        for response in sweep.responses:
+            if response.info.outcome.failed:
+                raise CheckError(
+                    f"nothing to compare with: problem '{response.problem}': the exact rule, "
+                    f"{response.method}, fails here: {response.info.outcome.value}",
+                    problem=response.problem,
+                )
+        return gradient
 
     def _difference(self, direction: Tensors, start: Mapping[str, Tensors], step: float) -> Tensor:
         """Along one direction; everybody begins from `start`, and ends there."""

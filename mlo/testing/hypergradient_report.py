@@ -7,7 +7,7 @@ import enum
 import math
 from collections.abc import Mapping
 
-from mlo.errors import CheckError
+from mlo.errors import CheckError, listed
 from mlo.testing.differences import RESOLUTION
 from mlo.testing.losses import LossCheck
 
@@ -29,12 +29,13 @@ class HypergradientCheck:
         directions: how many directional derivatives were compared, besides the one along the
             total gradient itself.
         error: of the total gradient by exact rules, against differences.
-        resolution: what rounding may do to the differences along the total gradient.
+        resolution: what rounding may do to those differences that see most.
         bias: of the total gradient by the program's own methods, against exact rules.
         biases: problem -> bias that its own method alone brings in, and `nested=...` -> that of
             the engine's option, where a problem anticipates.
         methods: problem -> the method it answers by.
         losses: the losses on their own, lowest problem first.
+        clipped: problems with a `clip_norm`, whose factor counts as constant.
     """
 
     problem: str
@@ -46,6 +47,7 @@ class HypergradientCheck:
     biases: Mapping[str, float]
     methods: Mapping[str, str]
     losses: tuple[LossCheck, ...]
+    clipped: tuple[str, ...] = ()
 
     def judge(self, tolerance: float, bias: float) -> None:
         """Nothing where error and bias are within what is allowed.
@@ -70,8 +72,7 @@ class HypergradientCheck:
             raise CheckError(
                 f"wrong hypergradient: problem '{self.problem}': even with exact rules its total "
                 f"gradient is off by {self.error:.1e} from differences of the {what} (allowed "
-                f"{tolerance:.0e}). A loss that detaches what it reads from below does this, or "
-                "one that depends on what is not among its arguments",
+                f"{tolerance:.0e}). {self._cause()}",
                 problem=self.problem,
             )
         if not self.bias <= bias:
@@ -88,6 +89,17 @@ class HypergradientCheck:
                 problem=worst if known else self.problem,
             )
 
+    def _cause(self) -> str:
+        if self.clipped:
+            return (
+                f"The factor of clip_norm= of {listed(self.clipped)} counts as constant, which is "
+                "not the slope of a step that is clipped; check it without clipping"
+            )
+        return (
+            "A loss that detaches what it reads from below does this, or one that depends on what "
+            "is not among its arguments"
+        )
+
     def _rule(self, name: str) -> str:
         return f"{name} by {self.methods[name]}" if name in self.methods else name
 
@@ -95,16 +107,23 @@ class HypergradientCheck:
         """A table that fits 80 columns."""
         lines = [
             f"{self.problem}: total gradient against {self.reference.value}, "
-            f"{self.directions} directions",
+            f"{self.directions} direction{'' if self.directions == 1 else 's'}",
             f"  error beyond rounding         {self.error:9.1e}",
             f"  rounding of the differences   {self.resolution:9.1e}",
             f"  bias of the methods together  {self.bias:9.1e}",
         ]
-        lines += [f"    {self._rule(name):<27} {bias:9.1e}" for name, bias in self.biases.items()]
+        lines += [
+            f"    {_short(self._rule(name)):<27} {bias:9.1e}" for name, bias in self.biases.items()
+        ]
         if self.losses:
             lines.append("  losses                            first    second derivatives")
             lines += [
-                f"    {loss.problem:<27} {loss.first:9.1e} {loss.second:9.1e}"
+                f"    {_short(loss.problem):<27} {loss.first:9.1e} {loss.second:9.1e}"
                 for loss in self.losses
             ]
         return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """Names that leave room for the numbers in 80 columns."""
+    return name if len(name) <= 50 else name[:49] + "…"

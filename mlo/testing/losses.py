@@ -142,7 +142,7 @@ class _Function:
         return self._value({**self.point, read: x})
 
     def _value(self, values: dict[str, Tensors]) -> Tensor:
-        with torch.no_grad():
+        with torch.enable_grad():  # it may differentiate inside
             return self.objective(values, self.setting, replay=True).value
 
     def _loss(self, values: dict[str, Tensors]) -> Tensor:

@@ -106,7 +106,7 @@ class Standing:
         """The loss of the problem in a sweep."""
         own = sweep.values[self.name]
         setting = self.settings[self.name]
-        with torch.no_grad():
+        with torch.enable_grad():  # a loss may differentiate inside
             return sweep.total(self.name, own, sweep.values, setting, replay=True)
 
     def gradient(self, sweep: Sweep) -> Tensors:
