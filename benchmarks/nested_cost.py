@@ -210,9 +210,11 @@ def seconds(function: Callable[[], object]) -> float:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=9, help="at least 2")
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
+    if options.repeats < 2:
+        parser.error("--repeats must be at least 2: the spread is shown too")
     torch.set_num_threads(1)
     program = Program()
     exact, products = by_hand(program)
