@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mlo.differentiation import differentiate
-from mlo.errors import MethodError
+from mlo.errors import DoubleBackwardError, MethodError
 from mlo.moves import Move
 from mlo.records import Info
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
@@ -204,6 +204,16 @@ class Condition:
             slope=self._slope,
         )
 
+    def _check_dense(self, gradient: PartialTensors) -> None:
+        """Autograd drops the derivative of a product with a sparse gradient, without a word."""
+        if self.attached and any(g is not None and g.is_sparse for g in gradient):
+            raise DoubleBackwardError(
+                f"problem '{self.problem}': the gradient of its loss is sparse, and autograd loses "
+                "the derivative of a sparse gradient where a nested level (or create_graph=True) "
+                "asks for it; use sparse=False, or sparse_grad=False, in the loss",
+                problem=self.problem,
+            )
+
     def _gradient(self, params: Tensors, context: Tensors) -> PartialTensors:
         if self._slope is not None:
             return self._slope(params, context)
@@ -218,6 +228,7 @@ class Condition:
                 fresh = _views if self.attached else leaves
                 params, context = fresh(self.params), fresh(self.context)
                 gradient = self._gradient(params, context)
+                self._check_dense(gradient)
             self._graph = Linearization(params, context, gradient)
             if not self.attached:
                 self.memory.graph = self._graph

@@ -29,7 +29,7 @@ from mlo.run_length import at_least_one, run_length
 from mlo.run_result import RunResult
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
-from mlo.vectors import filled
+from mlo.vectors import dense, filled
 
 
 class Engine:
@@ -191,7 +191,9 @@ class Engine:
         with self._program.undisturbed():
             values, responses = self._mover.total_gradient(name, self.tick)
         own = self._program.variables[name]
-        return dict(zip(own, filled(values, self._program.present(name)), strict=True)), responses
+        return dict(
+            zip(own, filled(dense(values), self._program.present(name)), strict=True)
+        ), responses
 
     def run(
         self,

@@ -17,7 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mlo.guards import check_graph, refusing_checkpointing, refusing_writes
+from mlo.guards import (
+    check_graph,
+    refusing_batch_writes,
+    refusing_checkpointing,
+    refusing_writes,
+)
 from mlo.modes import in_modes
 from mlo.notes import noting
 from mlo.places import Buffers, Places, copied
@@ -152,6 +157,7 @@ class Evaluator:
         with contextlib.ExitStack() as stack:
             stack.enter_context(refusing_checkpointing(self.problem))
             stack.enter_context(refusing_writes(self.problem, values))
+            stack.enter_context(refusing_batch_writes(self.problem, self._kind, batch))
             left = stack.enter_context(self._places.holding(copied(live)))
             stack.enter_context(noting(f"in the {self._kind} of problem '{self.problem}'", batch))
             # Ties need no care of torch: every place has its tensor.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_leaves
 
 from mlo.errors import (
     CheckpointingError,
@@ -167,6 +168,31 @@ def refusing_writes(problem: str, values: Values) -> Iterator[None]:
                 f"problem '{problem}': its loss writes into tensors of '{read}' in place, as "
                 "nn.Embedding(max_norm=...) does; a loss must only read them. Compute the changed "
                 f"values out of place, or, in a program, bound them by project= of '{read}'",
+                problem=problem,
+            )
+
+
+@contextlib.contextmanager
+def refusing_batch_writes(problem: str, kind: str, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Refuse a function that writes into its batch: trials and replays would see what it left.
+
+    Raises:
+        EvaluationError: the function of `problem` did so inside.
+    """
+    tensors = [
+        (stream, t)
+        for stream, value in batch.items()
+        for t in tree_leaves(value)
+        if isinstance(t, Tensor) and not t.is_inference()
+    ]
+    before = [t._version for _, t in tensors]
+    yield
+    for (stream, t), version in zip(tensors, before, strict=True):
+        if t._version != version:
+            raise EvaluationError(
+                f"problem '{problem}': its {kind} writes into its batch of '{stream}' in place, "
+                "which trial moves, replays and other problems would see; compute the changed "
+                "values out of place, or change them in the data",
                 problem=problem,
             )
 

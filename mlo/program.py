@@ -113,7 +113,9 @@ class Program:
         """The present learning rate of each variable; NaN where its optimizer has none."""
         groups = self.problems[name].optimizer.param_groups
         rates = {id(p): group.get("lr", math.nan) for group in groups for p in group["params"]}
-        return tuple(rates[id(p)] for p in self.variables[name].values())
+        found = (rates[id(p)] for p in self.variables[name].values())
+        # A scheduler may change a tensor in place, after the move that this rate belongs to.
+        return tuple(r.clone() if isinstance(r, Tensor) else r for r in found)
 
     def projection(self, name: str) -> Projection | None:
         """The projection of a problem, ready to be applied to its variables."""

@@ -216,6 +216,7 @@ class _Check:
             },
             losses=losses,
             clipped=tuple(n for n in self.methods if standing.given.problems[n].clip_norm),
+            cut=tuple(n for n in standing.involved if standing.given.problems[n].constant),
         )
 
     def _agreement(self, exact: Tensors, along: list[Tensors]) -> Agreement:

@@ -36,6 +36,7 @@ class HypergradientCheck:
         methods: problem -> the method it answers by.
         losses: the losses on their own, lowest problem first.
         clipped: problems with a `clip_norm`, whose factor counts as constant.
+        cut: problems with `constant=`, which differences do not know of.
     """
 
     problem: str
@@ -48,6 +49,7 @@ class HypergradientCheck:
     methods: Mapping[str, str]
     losses: tuple[LossCheck, ...]
     clipped: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
     def judge(self, tolerance: float, bias: float) -> None:
         """Nothing where error and bias are within what is allowed.
@@ -94,6 +96,11 @@ class HypergradientCheck:
             return (
                 f"The factor of clip_norm= of {listed(self.clipped)} counts as constant, which is "
                 "not the slope of a step that is clipped; check it without clipping"
+            )
+        if self.cut:
+            return (
+                f"constant= of {listed(self.cut)} leaves out a route that differences follow; "
+                "check the program without it"
             )
         return (
             "A loss that detaches what it reads from below does this, or one that depends on what "

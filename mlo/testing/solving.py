@@ -15,7 +15,7 @@ from mlo.moves import Move
 from mlo.sweep import Sweep
 from mlo.testing.standing import Standing
 from mlo.types import Tensors
-from mlo.vectors import flat, unflat
+from mlo.vectors import dense, flat, norm, unflat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +27,18 @@ class Solver:
     converges. Sizes up to `dense` have the matrix written out; larger ones use conjugate gradients.
 
     Args:
-        residual: largest entry of a gradient at which its problem counts as solved.
+        residual: largest entry of a gradient, over its scale, at which a problem counts as solved.
         steps: Newton steps allowed.
         rounds: turns that problems which read each other may take.
         dense: most parameters for which the matrix is written out.
+        scales: problem -> scale of its gradient, found at its first visit.
     """
 
     residual: float = 1e-10
     steps: int = 50
     rounds: int = 200
     dense: int = 400
+    scales: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def solve(self, standing: Standing, name: str) -> None:
         """Solve all problems that answer to `name`, in live parameters.
@@ -57,29 +59,42 @@ class Solver:
             for name in group:
                 self._minimize(standing, name)
             sizes = {name: self._gradient(standing, name)[1] for name in group}
-            if max(sizes.values()) <= self.residual:
+            if all(size <= self.residual * self._scale(standing, n) for n, size in sizes.items()):
                 return
         raise self._unsolved(*max(sizes.items(), key=lambda item: item[1]))
 
     def _minimize(self, standing: Standing, name: str) -> None:
         gradient, size = self._gradient(standing, name)
-        if size > self.residual:
-            self._approach(standing, name)
-            gradient, size = self._gradient(standing, name)
-        for _ in range(self.steps):
-            if size <= self.residual:
-                return
+        small = self.residual * self._scale(standing, name)
+        if size <= small:
+            return
+        self._approach(standing, name)
+        gradient, size = self._gradient(standing, name)
+        for _ in range(self.steps):  # one at least: LBFGS leaves flat directions unsolved
             gradient, size, moved = self._newton(standing, name, gradient, size)
-            if not moved:
+            if not moved or size <= small:
                 break
-        if size <= self.residual:
+        if size <= small:
             return
         raise self._unsolved(name, size)
 
+    def _scale(self, standing: Standing, name: str) -> float:
+        """What a gradient is of the order of where parameters are off by their own size, or 1."""
+        if name not in self.scales:
+            sweep = self._sweep(standing, name)
+            with torch.no_grad():
+                condition = sweep.condition(name, Move(standing.settings[name], ()))
+                ones = tuple(torch.ones_like(w) for w in condition.params)
+                curvature = float(norm(condition.hvp(ones)) / norm(ones))
+                size = max([1.0, *(float(w.abs().max()) for w in condition.params if w.numel())])
+            good = math.isfinite(curvature) and curvature > 0
+            self.scales[name] = curvature * size if good else 1.0
+        return self.scales[name]
+
     def _unsolved(self, name: str, size: float) -> StationarityError:
         return StationarityError(
-            f"problem '{name}': could not be solved to a gradient of {self.residual:.0e}, the "
-            f"largest entry is {size:.1e} after {self.steps} Newton steps at most. Check against "
+            f"problem '{name}': could not be solved to a relative gradient of {self.residual:.0e}; "
+            f"the largest entry is {size:.1e} after {self.steps} Newton steps at most. Check against "
             "'moves', regularize its loss, bring it nearer to its solution first, or raise "
             "residual=",
             problem=name,
@@ -142,7 +157,7 @@ class Solver:
         self.solve(standing, name)
         sweep, setting = self._sweep(standing, name), standing.settings[name]
         values = sweep.values[name]
-        found = sweep.gradient(name, setting, replay=True).values
+        found = dense(sweep.gradient(name, setting, replay=True).values)
         gradient = tuple(
             torch.zeros_like(w) if g is None else g for g, w in zip(found, values, strict=True)
         )

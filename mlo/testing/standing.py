@@ -19,7 +19,7 @@ from mlo.schedule import Schedule
 from mlo.setting import Setting
 from mlo.sweep import Sweep
 from mlo.types import Tensors
-from mlo.vectors import filled
+from mlo.vectors import dense, filled
 
 
 class Standing:
@@ -97,7 +97,8 @@ class Standing:
         rates = self.program.learning_rate
         moves = {n: Move(self.settings[n], rates(n)) for n in self.involved}
         sweep = Sweep(self.program, values, moves, {})
-        for n in self.graph.order(self.name):
+        answering = self.graph.scope(self.name)
+        for n in (n for n in self.graph.names if n in answering):
             if "moves" in self.program.problems[n].hypergradient.needs:
                 sweep.values[n] = self.mover.trial(sweep, n, self.tick)
         return sweep
@@ -112,7 +113,7 @@ class Standing:
     def gradient(self, sweep: Sweep) -> Tensors:
         """The total gradient of the problem in a sweep."""
         found = sweep.gradient(self.name, self.settings[self.name], replay=True).values
-        return filled(found, sweep.values[self.name])
+        return filled(dense(found), sweep.values[self.name])
 
     def moved(self) -> Sweep:
         """Everybody after the moves on trial that the problem's total gradient goes through."""
