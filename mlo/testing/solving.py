@@ -94,8 +94,8 @@ class Solver:
     def _unsolved(self, name: str, size: float) -> StationarityError:
         return StationarityError(
             f"problem '{name}': could not be solved to a relative gradient of {self.residual:.0e}; "
-            f"the largest entry is {size:.1e} after {self.steps} Newton steps at most. Check against "
-            "'moves', regularize its loss, bring it nearer to its solution first, or raise "
+            f"the largest entry is {size:.1e} after at most {self.steps} Newton steps. Check "
+            "against 'moves', regularize its loss, bring it nearer to its solution first, or raise "
             "residual=",
             problem=name,
         )
