@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,13 @@ def _hand_over(
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether its step evaluates the loss itself, as that of LBFGS does."""
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return _asks_for_closure(type(optimizer))  # type: ignore[arg-type]  # classes are hashable
+
+
+@functools.cache
+def _asks_for_closure(kind: type[torch.optim.Optimizer]) -> bool:
+    """Reading a signature is slow beside a small move, and a class keeps its own."""
+    closure = inspect.signature(kind.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
