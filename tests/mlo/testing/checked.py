@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
+from mlo.testing import HypergradientCheck, Reference, check_hypergradient
 
 LOWER, MIDDLE, UPPER = "learner", "relearner", "upper"
 NAMES = (LOWER, MIDDLE, UPPER)
@@ -202,3 +204,24 @@ def staged(methods: Mapping[str, mlo.Hypergradient], losses: Mapping[str, Callab
             for name in start
         ]
     )
+
+
+ERROR = 1e-5  # the default tolerance; here it is met by rounding alone
+LOOKAHEAD = pytest.mark.parametrize("lookahead", [False, True], ids=["after moves", "look-ahead"])
+TICKS = pytest.mark.parametrize("ticks", [0, 3])
+
+
+def passed(engine: mlo.Engine, name: str, reference: Reference, **settings) -> HypergradientCheck:
+    found = check_hypergradient(engine, name, **settings)
+    assert found.problem == name
+    assert found.reference is reference
+    assert found.error <= ERROR
+    assert found.resolution < 1e-2
+    assert set(found.methods) == set(engine.graph.scope(name))
+    return found
+
+
+def moves(engine: mlo.Engine, name: str = UPPER, **settings) -> HypergradientCheck:
+    found = passed(engine, name, Reference.MOVES, **settings)
+    assert [loss.problem for loss in found.losses] == list(NAMES)
+    return found
