@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlo.condition import Condition
 from mlo.differentiation import differentiate
+from mlo.response import Needed
 from mlo.types import PartialTensors, Tensors, Values
 from mlo.vectors import dense, filled, grouped
 
@@ -64,17 +65,15 @@ class Circle:
             return self._condition(params, context, needed)
 
         cotangent = filled(dense(cotangent), params)
-        found = iter(self.sweep.answer(self.label, self.method, make, cotangent))
-        return tuple(next(found) if need else None for need in needed)
+        found = self.sweep.answer(self.label, self.method, make, cotangent)
+        return Needed(needed).spread(found)
 
     def _condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
-        index = [i for i, need in enumerate(needed) if need]
+        wanted = Needed(needed)
         sweep, partial = self.sweep, self.sweep.program.graph.nested == "partial"
 
         def slope(w: Tensors, c: Tensors) -> PartialTensors:
-            full = list(context)
-            for i, x in zip(index, c, strict=True):
-                full[i] = x
+            full = wanted.into(context, c)
             env = {**self.values, **grouped(self.outside, self.values, full), **self.apart(w)}
             found: list[Tensor | None] = []
             for name in self.names:
@@ -87,7 +86,7 @@ class Circle:
         return Condition(
             None,
             params,
-            tuple(context[i] for i in index),
+            wanted.of(context),
             problem=self.label,
             learning_rate=tuple(rates),
             memory=self.memory,

@@ -32,7 +32,7 @@ from mlo.notes import noting
 from mlo.own_loop_checks import check_context, check_loss, check_method, check_params
 from mlo.randomness import RandomState, replayed
 from mlo.records import Info, ResponseRecord
-from mlo.response import check_result, respond, warn_of_failure
+from mlo.response import Needed, check_result, respond, warn_of_failure
 from mlo.types import PartialTensors, Tensors
 from mlo.vectors import dense, filled
 
@@ -148,22 +148,18 @@ class _Site:
         check_result(self.name, self.method, result, condition.context)
         self.states = [result.state]
         self._report(result.info)
-        grads = iter(result.grads)
-        return tuple(next(grads) if need else None for need in needed)
+        return Needed(needed).spread(result.grads)
 
     def _condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
-        index = [i for i, need in enumerate(needed) if need]
+        wanted = Needed(needed)
 
         def objective(w: Tensors, c: Tensors) -> Tensor:
-            full = list(context)
-            for i, x in zip(index, c, strict=True):
-                full[i] = x
-            return self._evaluate(w, tuple(full))
+            return self._evaluate(w, wanted.into(context, c))
 
         return Condition(
             objective,
             params,
-            tuple(context[i] for i in index),
+            wanted.of(context),
             problem=self.name,
             learning_rate=(float("nan"),) * len(params),
             memory=Memory(report=self._report),

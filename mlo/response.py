@@ -25,6 +25,36 @@ from mlo.types import PartialTensors, Tensors
 from mlo.vectors import shapes
 
 
+class Needed:
+    """Which tensors of a context a derivative is asked for.
+
+    Args:
+        mask: one flag per context tensor.
+    """
+
+    def __init__(self, mask: Sequence[bool]) -> None:
+        self.index = tuple(i for i, need in enumerate(mask) if need)
+        self._size = len(mask)
+
+    def of(self, context: Sequence[Tensor]) -> Tensors:
+        """Those tensors."""
+        return tuple(context[i] for i in self.index)
+
+    def into(self, context: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensors:
+        """The context with others in their places."""
+        full = list(context)
+        for i, x in zip(self.index, chosen, strict=True):
+            full[i] = x
+        return tuple(full)
+
+    def spread(self, found: Sequence[Tensor | None]) -> PartialTensors:
+        """What was found for them, and `None` for the others."""
+        spread: list[Tensor | None] = [None] * self._size
+        for i, x in zip(self.index, found, strict=True):
+            spread[i] = x
+        return tuple(spread)
+
+
 class Answering(Protocol):
     """Where a response is taken: turns a cotangent of w into cotangents of c."""
 

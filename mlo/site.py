@@ -13,6 +13,7 @@ from torch import Tensor
 from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
 from mlo.moves import Move
+from mlo.response import Needed
 from mlo.types import PartialTensors, Tensors, Values
 from mlo.vectors import dense, detached, filled, grouped, leaves, plus
 
@@ -42,17 +43,17 @@ class Site:
         cotangent = filled(dense(cotangent), params)
         make = functools.partial(self.condition, params, context, needed)
         found = self.sweep.answer(self.name, self.method, make, cotangent)
+        wanted = Needed(needed)
         if self.begun is not None:
-            count = sum(needed)
-            found = self._through_start(found[:count], found[count:], needed, cotangent)
-        grads = iter(found)
-        return tuple(next(grads) if need else None for need in needed)
+            count = len(wanted.index)
+            found = self._through_start(found[:count], found[count:], wanted, cotangent)
+        return wanted.spread(found)
 
     def _through_start(
         self,
         direct: PartialTensors,
         answered: PartialTensors,
-        needed: Sequence[bool],
+        needed: Needed,
         v: Tensors,
     ) -> PartialTensors:
         """Add the route through the start s(c): ``(ds/dc)^T (dw'/ds)^T v``.
@@ -72,8 +73,8 @@ class Site:
             env = dict(sweep.values)
             env.update({n: leaves(env[n]) for n in names})
             start = sweep.begin(self.name, move.begun, env, replay=True)
-            wanted = zip(sweep.context(self.name, env), needed, strict=True)
-            routed = differentiate(self.name, start, [t for t, need in wanted if need], s_bar)
+            wanted = needed.of(sweep.context(self.name, env))
+            routed = differentiate(self.name, start, wanted, s_bar)
         return plus(direct, routed)
 
     def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
@@ -84,17 +85,14 @@ class Site:
             sweep = sweep.as_of(move)
             values = sweep.values
             params, context = move.before, sweep.context(self.name, values)
-        index = tuple(i for i, need in enumerate(needed) if need)
+        wanted = Needed(needed)
+        index = wanted.index
         names = sweep.program.graph.context(self.name)
         partial = sweep.program.graph.nested == "partial"
-
-        count = len(index)
-        chosen = tuple(context[i] for i in index)
+        count, chosen = len(index), wanted.of(context)
 
         def placed(w: Tensors, c: Tensors) -> tuple[Tensors, Values]:
-            full = list(context)
-            for i, x in zip(index, c[:count], strict=True):
-                full[i] = x
+            full = wanted.into(context, c[:count])
             if self.begun is not None:  # w is where the start led, and a shift from there
                 w = tuple(a + (s - s.detach()) for a, s in zip(w, c[count:], strict=True))
             return w, {**values, **grouped(names, values, full)}

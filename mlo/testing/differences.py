@@ -95,7 +95,11 @@ def relative(found: Tensor, expected: Tensor, noise: float = 0.0) -> float:
 
 
 def rounding(size: float, step: float) -> float:
-    """What rounding may do to a difference of values of this size in float64."""
+    """What rounding may do to a difference of values of this size in float64.
+
+    Not less than for values of 1e-6: arguments of order one are rounded too, and where value and
+    slope vanish together nothing else is left.
+    """
     return 16 * torch.finfo(torch.float64).eps * max(size, 1e-6) / step
 
 

@@ -243,8 +243,9 @@ class _Check:
             own = {n: self.methods[n] for n in group}
             try:
                 standing.use({**self.exact, **own}, self.nested)
-            except DeclarationError:
-                continue  # it serves among the others' methods only
+            except DeclarationError:  # it serves among the others' methods only
+                biases[" and ".join(group)] = math.nan
+                continue
             same = all(own[n] == self.exact[n] for n in group)
             bias = 0.0 if same else relative(flat(self._gradient()), nested)
             biases[" and ".join(group)] = bias

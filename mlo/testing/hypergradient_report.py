@@ -31,7 +31,8 @@ class HypergradientCheck:
         error: of the total gradient by exact rules, against differences.
         resolution: what rounding may do to those differences that see most.
         bias: of the total gradient by the program's own methods, against exact rules.
-        biases: problem -> bias that its own method alone brings in, and `nested=...` -> that of
+        biases: problem -> bias that its own method alone brings in (NaN where it cannot serve
+            among exact rules), and `nested=...` -> that of
             the engine's option, where a problem anticipates.
         methods: problem -> the method it answers by.
         losses: the losses on their own, lowest problem first.
@@ -78,7 +79,8 @@ class HypergradientCheck:
                 problem=self.problem,
             )
         if not self.bias <= bias:
-            worst = max(self.biases, key=lambda n: self.biases[n], default=self.problem)
+            known_alone = [n for n, b in self.biases.items() if not math.isnan(b)]
+            worst = max(known_alone, key=lambda n: self.biases[n], default=self.problem)
             known = worst in self.methods
             culprit = f"problem '{worst}': hypergradient={self.methods[worst]}" if known else worst
             own = self.biases.get(worst, self.bias)

@@ -112,6 +112,15 @@ def test_a_nested_hypergradient_takes_at_most_the_products_that_the_graph_says(
 
 
 @METHODS
+@pytest.mark.parametrize("nested", ["exact", "projected"])
+def test_five_levels_take_about_what_the_graph_says(nested, name, counted):
+    engine = engine_of(nested_chain(5), solver(name, 2), nested=nested)
+    about = engine.graph.products("p4")
+    assert f"about {about} products" in str(engine.graph)
+    assert 1.0 < taken(engine, counted, "p4") / about < 1.25
+
+
+@METHODS
 @PRODUCTS
 @pytest.mark.parametrize("levels", [3, 4, 5])
 def test_partial_answers_cost_twice_as_much_with_each_level(levels, products, name, counted):
