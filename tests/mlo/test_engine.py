@@ -157,3 +157,31 @@ def test_variables_left_out_of_the_optimizer_are_no_keys():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(DeclarationError, match=r"'decai'.*did you mean 'decay'"):
         engine().hypergradient("decai")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_total_gradient_comes_with_its_records_instead_of_warnings():
+    made = engine(method=mlo.ConjugateGradient(iterations=1))
+    values, (response,) = made.total_gradient("decay")
+    assert (response.problem, response.method, response.solves) == ("net", "ConjugateGradient", 1)
+    assert response.info.residual > 1e-6
+    saddle = mlo.Problem(
+        "net",
+        params={"w": torch.ones(2)},
+        loss=lambda net, upper: (
+            net["w"] * torch.tensor([1.0, -1.0]) * net["w"] * upper["x"]
+        ).sum(),
+        optimizer=lambda params: torch.optim.SGD(params, RATE),
+        hypergradient=mlo.ConjugateGradient(),
+    )
+    upper = mlo.Problem(
+        "upper",
+        params={"x": torch.ones(1)},
+        loss=lambda net: net["w"].sum(),
+        optimizer=lambda params: torch.optim.SGD(params, RATE),
+    )
+    made = mlo.Engine([saddle, upper])
+    values, (response,) = made.total_gradient("upper")
+    assert response.info.outcome is mlo.Outcome.NEGATIVE_CURVATURE
+    with pytest.warns(mlo.errors.HypergradientWarning, match="negative curvature"):
+        assert torch.equal(made.hypergradient("upper")["x"], values["x"])

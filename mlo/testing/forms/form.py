@@ -15,6 +15,9 @@ from mlo.errors import ConfigurationError
 from mlo.hypergradients import Hypergradient
 from mlo.problem import Problem
 
+PRIOR = 0.2
+"""Curvature of the upper losses in their own parameters: their direct part."""
+
 Named: TypeAlias = Mapping[str, Tensor]
 """Parameter name -> tensor."""
 

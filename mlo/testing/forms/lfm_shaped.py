@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mlo.testing.forms.drawn import Draw, cast_fields
 from mlo.testing.forms.form import (
+    PRIOR,
     ClosedForm,
     Level,
     Named,
@@ -29,8 +30,6 @@ from mlo.testing.forms.form import (
     sensitivity,
 )
 from mlo.testing.forms.newton import newton
-
-PRIOR = 0.2
 
 
 def lfm_shaped(

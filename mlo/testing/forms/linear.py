@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mlo.testing.forms.drawn import Draw
 from mlo.testing.forms.form import (
+    PRIOR,
     ClosedForm,
     Level,
     Named,
@@ -26,7 +27,6 @@ from mlo.testing.forms.form import (
     sensitivity,
 )
 
-PRIOR = 0.2
 TOP = "top"
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mlo.testing.forms.drawn import Draw, cast_fields
 from mlo.testing.forms.form import (
+    PRIOR,
     ClosedForm,
     Level,
     Named,
@@ -33,8 +34,6 @@ from mlo.testing.forms.form import (
     sensitivity,
 )
 from mlo.testing.forms.newton import newton
-
-PRIOR = 0.2
 
 
 def trilevel(
