@@ -7,7 +7,6 @@ import io
 import pathlib
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +17,8 @@ import mlo
 from mlo.configuration import RecipeConfig, configure
 from mlo.errors import CheckError, ConfigurationError, DeclarationError, MloError, listed, nearest
 from mlo.options import add_settings, parse_settings
-from mlo.recipe import Job, Recipe
+from mlo.recipe import Recipe
+from mlo.recipe_run import Job, carry_out
 from mlo.recipes import find_recipes, load_recipe
 from mlo.run_folder import RunFolder, new_folder
 
@@ -110,18 +110,16 @@ def run(words: Sequence[str]) -> None:
     recipe, config, options = _configured(parser, words)
     recipe.check(config)
     console = rich.console.Console()
-    folder = RunFolder(options.out) if options.out else new_folder("runs", recipe.name)
-    if not options.quiet:
-        _print(console, f"{recipe.name}: writing to {folder.path}")
-    folder.write_config(config)
-    folder.write_versions()
-    start = time.monotonic()
-    results = recipe.run(config, Job(recipe.name, console, folder, options.quiet))
-    seconds = round(time.monotonic() - start, 1)
-    folder.write_results({"recipe": recipe.name, "seconds": seconds, "results": results.numbers})
-    for table in results.tables:
+    with (
+        RunFolder.create(options.out) if options.out else new_folder("runs", recipe.name) as folder
+    ):
+        folder.begin(recipe.name, config, {s.name: s.ticks for s in recipe.stages(config)})
+        if not options.quiet:
+            _print(console, f"{recipe.name}: writing to {folder.path}")
+        metrics = carry_out(recipe, config, Job(console, folder, options.quiet))
+    for table in recipe.tables(config, metrics):
         console.print(table)
-    for note in (*results.notes, f"{seconds} s; written to {folder.path}"):
+    for note in (*recipe.notes(config), f"written to {folder.path}"):
         _print(console, _wrapped(note, console))
 
 

@@ -26,12 +26,16 @@ class RecipeConfig(BaseModel):
     Attributes:
         seeds: how often the whole experiment is repeated.
         first_seed: the seed of the first repetition; the others follow it.
+        threads: CPU threads of torch; None leaves them as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seeds: int = Field(1, ge=1, description="repetitions, each with a seed of its own")
     first_seed: int = Field(0, ge=0, description="seed of the first repetition")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; as torch has set them where none"
+    )
 
     @property
     def seed_range(self) -> range:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlo.graph import DependencyGraph
 from mlo.nesting import NESTED, depth, solves
 
@@ -60,6 +62,36 @@ def _arrow(graph: DependencyGraph, read: str, name: str) -> str:
     what = "upper variable" if graph.level[read] > graph.level[name] else "constant"
     begins = "; begins from it" if read in graph.nodes[name].start_only else ""
     return f"<- {read} ({what}{begins})"
+
+
+def as_plain(graph: DependencyGraph) -> dict[str, Any]:
+    """Problems from the lowest, and edges from what is read to who reads it.
+
+    ::
+
+        {"problems": [{"name", "level", "kind", "method", "streams"}],
+         "edges": [{"read", "by", "response"}]}
+
+    `method` is `None` where nobody differentiates through the problem; `response` says whether a
+    hypergradient runs along the edge.
+    """
+    problems = [
+        {
+            "name": name,
+            "level": graph.level[name],
+            "kind": graph.kind(name),
+            "method": graph.nodes[name].method if name in graph.responding else None,
+            "streams": list(graph.nodes[name].streams),
+        }
+        for name in graph.names
+    ]
+    edges = [
+        {"read": read, "by": name, "response": bool(graph.through(read, name))}
+        for name, node in graph.nodes.items()
+        for read in node.reads
+        if read != name
+    ]
+    return {"problems": problems, "edges": edges}
 
 
 def as_mermaid(graph: DependencyGraph) -> str:

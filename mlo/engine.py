@@ -213,8 +213,9 @@ class Engine:
             callbacks: what watches the run (see `mlo.Callback`); they are called in this order.
             evaluate: name -> (function, n): called after every n-th tick and after the last one.
                 The function's argument names are the problems whose modules it is handed, in
-                evaluation mode, without gradients; it returns a number or {metric: number}, draws
-                on no random state of the run, and leaves the modules' modes as they were.
+                evaluation mode, without gradients; it returns a number or {metric: number or
+                vector [N]}, draws on no random state of the run, and leaves the modules' modes as
+                they were. Of a vector its mean is the metric; its distribution is recorded too.
             record_every: keep every n-th tick record in the result.
 
         Returns:
@@ -238,7 +239,7 @@ class Engine:
         )
         evaluations = Evaluations(self._program, evaluate or {})
         watchers = Watchers(callbacks)
-        start = StartRecord(total, tuple(self.problems), str(self.graph))
+        start = StartRecord(total, tuple(self.problems), str(self.graph), self.graph.plain())
         kept = at_least_one("record_every", record_every)
         return run_loop(self.step, start, watchers, evaluations, kept)
 

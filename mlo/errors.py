@@ -14,6 +14,8 @@ MloError
  |    +-- DoubleBackwardError an operation of the loss has no second derivative
  +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
  +-- ConfigurationError      a recipe, option or name that does not exist
+ |    +-- RunFolderError     a run folder that is taken, in use, or none
+ +-- CarryError              a stage of a recipe hands on, or asks for, what cannot be handed on
  +-- DataError               a data set that is absent, damaged or too small
  +-- CheckError              a method or a hypergradient that is not what it should be
  |    +-- StationarityError  a lower problem that could not be solved for a check
@@ -89,6 +91,14 @@ class ConfigurationError(MloError):
     """A recipe, option or registered name does not exist or does not fit."""
 
 
+class RunFolderError(ConfigurationError):
+    """A run folder is taken, in use by another process, or none."""
+
+
+class CarryError(MloError):
+    """A stage of a recipe hands on what no file can hold, or asks for what none has handed on."""
+
+
 class DataError(MloError):
     """A data set is absent, damaged or too small for what is asked of it."""
 
@@ -103,6 +113,11 @@ class StationarityError(CheckError):
 
 class HypergradientWarning(UserWarning):
     """A solve or a difference failed; the hypergradient returned cannot be relied on."""
+
+
+def described(error: BaseException) -> str:
+    """An error's kind and message; the kind alone where there is no message."""
+    return ": ".join([type(error).__name__, *([str(error)] if str(error) else [])])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

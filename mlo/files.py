@@ -1,4 +1,4 @@
-"""Text files that are never half written, and JSON that every reader accepts."""
+"""Files that are never half written, and JSON that every reader accepts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pathlib
 import tempfile
 from collections.abc import Mapping
 from typing import Any
+
+from mlo.errors import RunFolderError
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -24,16 +26,40 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
     The text goes to a temporary file beside it, which then takes its name.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Write a file in one step, as `write_text` does."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         # mkstemp makes a file that only its owner can read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object, such as the files of a run folder are.
+
+    Raises:
+        RunFolderError: it is absent or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(
+            f"run folder: cannot read '{path}': {error.strerror}; give a folder that 'mlo run' made"
+        ) from error
+    except ValueError as error:
+        raise RunFolderError(f"run folder: '{path}' is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise RunFolderError(f"run folder: '{path}' is damaged: it holds no names and values")
+    return found
 
 
 def _finite(value: Any) -> Any:

@@ -234,6 +234,12 @@ class DependencyGraph:
 
         return as_mermaid(self)
 
+    def plain(self) -> dict[str, Any]:
+        """The graph as plain values, ready for JSON: problems, and who reads whom."""
+        from mlo.drawing import as_plain
+
+        return as_plain(self)
+
     def peers(self, name: str) -> tuple[str, ...]:
         """The other problems on its level."""
         return tuple(n for n in self.nodes if self.level[n] == self.level[name] and n != name)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mlo.callbacks.base import Watchers
-from mlo.errors import DeclarationError, EvaluationError, listed, nearest
+from mlo.distribution import Distribution, is_vector
+from mlo.errors import DeclarationError, EvaluationError, described, listed, nearest
 from mlo.notes import noting
 from mlo.program import Program
 from mlo.reads import Reads, declared_reads
@@ -68,13 +69,18 @@ class Evaluations:
             with noting(f"in evaluation '{name}'"):
                 returned = reads.call(function, modules)
         metrics = returned if isinstance(returned, Mapping) else {name: returned}
+        vectors = {key: Distribution.of(v) for key, v in metrics.items() if is_vector(v)}
         try:
-            plain = {key: float(value) for key, value in metrics.items()}
+            plain = {
+                key: vectors[key].mean if key in vectors else float(value)
+                for key, value in metrics.items()
+            }
         except (TypeError, ValueError, RuntimeError) as error:
             raise EvaluationError(
-                f"evaluation '{name}' must return a number or {{metric: number}}, got {returned!r}"
+                f"evaluation '{name}' must return a number or {{metric: number or vector}}, got "
+                f"{returned!r}"
             ) from error
-        return EvaluationRecord(tick, name, plain, time.perf_counter() - started)
+        return EvaluationRecord(tick, name, plain, time.perf_counter() - started, vectors)
 
 
 def run_loop(
@@ -108,8 +114,7 @@ def run_loop(
                 status, reason = Status.STOPPED, stops[0].reason
                 break
     except BaseException as error:
-        words = [type(error).__name__, *([str(error)] if str(error) else [])]
-        status, reason = Status.FAILED, ": ".join(words)
+        status, reason = Status.FAILED, described(error)
         raise
     finally:
         seconds = time.perf_counter() - started

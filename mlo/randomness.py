@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,4 +53,15 @@ def replayed(state: RandomState) -> Iterator[None]:
     """Draw inside what was drawn after `state` was captured, and leave no trace."""
     with preserved([device for device, _ in state.devices]):
         state.restore()
+        yield
+
+
+@contextlib.contextmanager
+def seeded(name: str) -> Iterator[None]:
+    """Draw inside what `name` decides, and leave the random states of the host as they were."""
+    with preserved():
+        seed = zlib.crc32(name.encode())
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         yield

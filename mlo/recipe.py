@@ -4,69 +4,71 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-import rich.console
 from rich.table import Table
 
-from mlo.callbacks import Callback, Console, Recorder
-from mlo.callbacks.board import Board, new_board
+from mlo.carry import Carry
 from mlo.configuration import RecipeConfig
 from mlo.engine import Engine
-from mlo.run_folder import RunFolder
+from mlo.errors import CarryError, ConfigurationError, listed, nearest
+from mlo.metrics import Metric, as_table
+from mlo.randomness import seeded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mlo.recorded import RecordedRun
+
+__all__ = ["Carry", "Recipe", "RecipeConfig", "Setup", "Stage"]
 
 ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
 
 
 @dataclasses.dataclass(frozen=True)
-class Results:
-    """What a finished recipe has to show.
+class Setup:
+    """One stage of one repetition, ready to run.
 
     Attributes:
-        numbers: the results as plain values; they become `results.json`.
-        tables: the same for people, printed in this order.
-        notes: sentences printed below them.
+        engine: the program.
+        evaluate: as for `Engine.run`: name -> (function, every). The last values are the metrics
+            of the stage.
+        finish: called after the last tick; what it returns is handed on to later stages (see
+            `Carry`).
+        callbacks: what watches the run beside progress and records.
     """
 
-    numbers: Mapping[str, Any]
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
+    engine: Engine
+    evaluate: Mapping[str, tuple[Callable[..., Any], int]] = dataclasses.field(default_factory=dict)
+    finish: Callable[[], Mapping[str, Any]] | None = None
+    callbacks: Sequence[object] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """Where a run of a recipe writes and draws.
+class Stage(Generic[ConfigT]):
+    """One of the parts that every repetition of a recipe runs one after the other.
 
     Attributes:
-        title: what the job is called on the screen.
-        console: the terminal, or what stands for it.
-        folder: the folder of the run; None to write nothing.
-        quiet: show no progress.
+        name: what it is called in tables and folders.
+        ticks: how many ticks it makes, if nothing stops it before.
+        build: makes it ready from the configuration, the seed of the repetition, and what earlier
+            stages of the repetition have handed on. All it draws on the global random states is
+            decided by the seed and the name.
     """
 
-    title: str
-    console: rich.console.Console = dataclasses.field(default_factory=rich.console.Console)
-    folder: RunFolder | None = None
-    quiet: bool = False
+    name: str
+    ticks: int
+    build: Callable[[ConfigT, int, Carry], Setup]
 
-    def board(self, ticks: int) -> Board:
-        """Make the board on which all runs of the job together draw their progress."""
-        return new_board(self.title, ticks, console=self.console, quiet=self.quiet)
+    def setup(self, config: ConfigT, seed: int, carry: Carry) -> Setup:
+        """Make the stage ready; the global random states are left as they were."""
+        with self.seeded(seed):
+            return self.build(config, seed, carry)
 
-    def callbacks(self, part: str, board: Board) -> tuple[Callback, ...]:
-        """Make the callbacks for one of the runs: progress on the board, records in the folder.
-
-        Args:
-            part: name of this run among those of the job.
-            board: the open board of the job.
-        """
-        progress = Console(part, board=board)
-        if self.folder is None:
-            return (progress,)
-        name = re.sub(r"\W+", "-", part).strip("-").lower()
-        return progress, Recorder(self.folder.records(name))
+    def seeded(self, seed: int) -> Any:
+        """A context in which the global random states are those of this stage and seed."""
+        return seeded(f"{seed} {self.name}")
 
 
 class Recipe(abc.ABC, Generic[ConfigT]):
@@ -79,23 +81,60 @@ class Recipe(abc.ABC, Generic[ConfigT]):
         name: what the user types.
         summary: one line, shown by `mlo list`.
         config: the settings with their defaults; the descriptions of its fields are the help.
+        presets: name -> settings that go before the defaults, for `--preset`.
+        shown: the stage that `mlo graph` and `mlo check` take; the first one where it is None.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     config: type[ConfigT]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    shown: ClassVar[str | None] = None
 
     @abc.abstractmethod
-    def engine(self, config: ConfigT, seed: int) -> Engine:
-        """Build the program of one repetition; `mlo graph` draws it."""
+    def stages(self, config: ConfigT) -> Sequence[Stage[ConfigT]]:
+        """The stages of every repetition, in order."""
 
     def check(self, config: ConfigT) -> None:
         """Refuse a configuration that cannot run, before anything is written.
 
-        Builds the program of the first repetition; override it where that is expensive.
+        Builds every stage of the first repetition that needs nothing from an earlier one; override
+        it where that is expensive.
         """
-        self.engine(config, config.first_seed)
+        for stage in self.stages(config):
+            try:
+                stage.setup(config, config.first_seed, Carry())
+            except CarryError:
+                continue  # it can only be built when its time has come
 
-    @abc.abstractmethod
-    def run(self, config: ConfigT, job: Job) -> Results:
-        """Run all repetitions and gather their results."""
+    def engine(self, config: ConfigT, seed: int, stage: str | None = None) -> Engine:
+        """The program of one stage; `mlo graph` draws it.
+
+        Args:
+            config: the settings.
+            seed: of the repetition.
+            stage: its name; `shown`, or the first stage, without one.
+
+        Raises:
+            ConfigurationError: there is no such stage.
+            CarryError: it needs what an earlier stage hands on.
+        """
+        stages = {stage.name: stage for stage in self.stages(config)}
+        name = stage or self.shown or next(iter(stages))
+        if name not in stages:
+            raise ConfigurationError(
+                f"stage: expected one of {listed(stages)}, got '{name}'{nearest(name, stages)}"
+            )
+        return stages[name].setup(config, seed, Carry()).engine
+
+    def tables(self, config: ConfigT, metrics: Sequence[Metric]) -> Sequence[Table]:
+        """The results for people: by default mean, spread and seeds of every final metric."""
+        return [as_table(metrics, title=f"{self.name}: final metrics")]
+
+    def notes(self, config: ConfigT) -> Sequence[str]:
+        """Sentences below the tables."""
+        return ()
+
+    def plots(self, config: ConfigT, run: RecordedRun) -> Iterator[tuple[str, Figure]]:
+        """Pictures beside those that every run gets, as (name, figure), from what was recorded."""
+        yield from ()

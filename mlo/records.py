@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlo.distribution import Distribution
+
 
 class Outcome(enum.Enum):
     """How a hypergradient computation ended; the value is the sentence shown to the user."""
@@ -175,12 +177,21 @@ class TickRecord:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRecord:
-    """What one evaluation returned after `tick` (counted from 0)."""
+    """What one evaluation returned after `tick` (counted from 0).
+
+    Attributes:
+        tick: the tick after which it was made.
+        name: name of the evaluation.
+        metrics: metric -> number; of a vector its mean.
+        seconds: how long it took.
+        distributions: metric -> distribution, of those that were vectors.
+    """
 
     tick: int
     name: str
     metrics: Mapping[str, float]
     seconds: float
+    distributions: Mapping[str, Distribution] = dataclasses.field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The record as plain numbers, ready for JSON."""
@@ -189,11 +200,19 @@ class EvaluationRecord:
 
 @dataclasses.dataclass(frozen=True)
 class StartRecord:
-    """What is known when a run starts: ticks to go, problems from the lowest, the drawn graph."""
+    """What is known when a run starts.
+
+    Attributes:
+        ticks: ticks to go.
+        problems: their names, from the lowest level.
+        graph: the dependency graph, drawn as text.
+        drawing: the same as plain values, as `DependencyGraph.plain` returns them.
+    """
 
     ticks: int
     problems: tuple[str, ...]
     graph: str
+    drawing: Mapping[str, Any]
 
     def plain(self) -> dict[str, Any]:
         """The record, ready for JSON."""

@@ -53,6 +53,10 @@ class Board(abc.ABC):
         self.label, self.numbers = label, numbers
         self.update()
 
+    def skip(self, ticks: int) -> None:
+        """Count ticks that will not be made; they take no part in rate and remaining time."""
+        self.pace.skip(ticks)
+
     @abc.abstractmethod
     def open(self) -> None:
         """Begin to draw."""

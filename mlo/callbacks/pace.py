@@ -36,6 +36,10 @@ class Pace:
         if now - self._marks[1][0] >= _WINDOW:
             self._marks = [self._marks[1], (now, self.done)]
 
+    def skip(self, ticks: int) -> None:
+        """Leave ticks out of the job."""
+        self.ticks -= ticks
+
     @property
     def elapsed(self) -> float:
         """Seconds since the job began."""

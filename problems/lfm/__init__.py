@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from problems.lfm.evaluation import WeightGap, accuracy, training_weights, weight_gap
+from problems.lfm.evaluation import accuracy, training_weights
 from problems.lfm.reweighting import lfm_problems, plain_problems
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
@@ -16,7 +16,6 @@ from problems.lfm.weights import (
 __all__ = [
     "Settings",
     "Validator",
-    "WeightGap",
     "accuracy",
     "example_weights",
     "label_similarity",
@@ -25,5 +24,4 @@ __all__ = [
     "plain_problems",
     "training_weights",
     "visual_similarity",
-    "weight_gap",
 ]

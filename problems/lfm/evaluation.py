@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from mlo.errors import DataError
 from mlo.modes import preserved_modes
 from problems.lfm.validator import Validator
 from problems.lfm.weights import mistakes
-
-
-class WeightGap(NamedTuple):
-    """Mean weight of the training examples with right and with wrong labels."""
-
-    clean: float
-    corrupted: float
 
 
 def accuracy(network: nn.Module, x: Tensor, labels: Tensor) -> float:
@@ -60,28 +50,6 @@ def training_weights(
     with preserved_modes([validator]):
         weights: Tensor = validator.eval()(_indexed(train), _indexed(valid), u)
     return weights
-
-
-def weight_gap(weights: Tensor, corrupted: Tensor) -> WeightGap:
-    """Compare the weights of right and wrong labels.
-
-    Args:
-        weights: Weights of the training examples, [N].
-        corrupted: Mask of the wrong labels, [N].
-
-    Returns:
-        The two means.
-
-    Raises:
-        DataError: If there is nothing to compare.
-    """
-    if weights.shape != corrupted.shape or corrupted.all() or not corrupted.any():
-        raise DataError(
-            "corrupted: expected a mask of the weights' shape with right and wrong labels in it, "
-            f"found shape {list(corrupted.shape)} with {int(corrupted.sum())} wrong of "
-            f"{list(weights.shape)} weights. Compare only runs with label noise."
-        )
-    return WeightGap(weights[~corrupted].mean().item(), weights[corrupted].mean().item())
 
 
 @torch.no_grad()

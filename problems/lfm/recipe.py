@@ -2,75 +2,104 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
+from rich.table import Table
+from torch import Tensor, nn
 
-from mlo.callbacks import Callback
-from mlo.engine import Engine
-from mlo.errors import DataError
-from mlo.recipe import Job, Recipe, Results
-from mlo.run_folder import RunFolder
+from mlo.metrics import Metric
+from mlo.recipe import Carry, Recipe, Setup, Stage
 from problems.lfm.config import ReweightingConfig
-from problems.lfm.experiment import RUNS, Repetition, run_repetition
-from problems.lfm.plots import plot_accuracy, plot_weights
-from problems.lfm.programs import lfm_engine
-from problems.lfm.report import describe, numbers, table
-from problems.lfm.task import make_task
+from problems.lfm.evaluation import accuracy, training_weights
+from problems.lfm.programs import lfm_engine, plain_engine
+from problems.lfm.report import table
+from problems.lfm.task import Labelled, Task, make_task
+from problems.lfm.validator import Validator
 
 
 class LFMReweighting(Recipe[ReweightingConfig]):
-    """Trains plainly and by Learning From Mistakes for every seed, and compares the two."""
+    """Trains plainly and by Learning From Mistakes for every seed, and compares the two.
+
+    The stages of a seed share nothing but the configuration: the same split, noise, start and
+    order of the batches are drawn for each.
+    """
 
     name = "lfm-reweighting"
     summary = "Learning From Mistakes: weights for noisy or imbalanced training data"
     config = ReweightingConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"ticks": 40, "seeds": 1, "evaluations": 8},
+        "uniform": {"noise": "uniform", "rate": 0.6},
+        "imbalance": {"noise": "none", "imbalance": 0.02},
+    }
+    shown = "LFM"
 
-    def engine(self, config: ReweightingConfig, seed: int) -> Engine:
-        """Build the three-problem program on the data of one seed."""
-        return lfm_engine(config, seed, make_task(config, seed))
+    def stages(self, config: ReweightingConfig) -> Sequence[Stage[ReweightingConfig]]:
+        """Plain training, the same on the validation images too, and LFM."""
+        builds = {"plain": _plain, "plain+val": _plain_with_validation, "LFM": _lfm}
+        return [Stage(name, config.ticks, build) for name, build in builds.items()]
 
-    def run(self, config: ReweightingConfig, job: Job) -> Results:
-        """Run all seeds under one progress display and compare what came out."""
-        repetitions = []
-        board = job.board(config.seeds * len(RUNS) * config.ticks)
-        with _threads(config.threads), board:
+    def tables(self, config: ReweightingConfig, metrics: Sequence[Metric]) -> Sequence[Table]:
+        """A row for each seed, then mean and spread."""
+        return [table(config, metrics)]
 
-            def watch(seed: int, run: str) -> tuple[Callback, ...]:
-                return job.callbacks(f"seed {seed}, {run}", board)
-
-            for seed in config.seed_range:
-                repetition = run_repetition(config, seed, functools.partial(watch, seed))
-                repetitions.append(repetition)
-        results = numbers(repetitions)
-        notes = [
+    def notes(self, config: ReweightingConfig) -> Sequence[str]:
+        """What the headings of the table mean."""
+        return [
             "plain+val is plain training with the validation images added; the spread is the "
             "standard deviation over the seeds."
         ]
-        if job.folder is not None:
-            notes.append(_draw(config, repetitions, job.folder))
-        return Results(results, (table(config, results),), tuple(notes))
 
 
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _plain(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
+    task = make_task(config, seed)
+    return _plain_setup(config, seed, task, task.train)
 
 
-def _draw(config: ReweightingConfig, repetitions: Sequence[Repetition], folder: RunFolder) -> str:
-    try:
-        plot_accuracy(repetitions, folder.plot("accuracy"), title=describe(config))
-        plot_weights(repetitions, folder.plot("weights"), title=describe(config))
-    except DataError as error:
-        return f"No plots were drawn: {error}"
-    return f"Plots: {folder.plot('accuracy')}, {folder.plot('weights')}"
+def _plain_with_validation(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
+    task = make_task(config, seed)
+    images, labels = (torch.cat(pair) for pair in zip(task.train, task.valid, strict=True))
+    return _plain_setup(config, seed, task, (images, labels))
+
+
+def _plain_setup(config: ReweightingConfig, seed: int, task: Task, train: Labelled) -> Setup:
+    engine = plain_engine(config, seed, train)
+    return Setup(engine, _evaluations(config, {"learner": _accuracy_of_learner(task)}))
+
+
+def _lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
+    task = make_task(config, seed)
+
+    def relearner(relearner: nn.Module) -> dict[str, float]:
+        return {"accuracy": accuracy(relearner, *task.test)}
+
+    def weights(validator: nn.Module, learner: nn.Module) -> dict[str, Tensor]:
+        a = training_weights(cast(Validator, validator), learner, task.train, task.valid)
+        parts = {"clean": a[~task.corrupted], "corrupted": a[task.corrupted]}
+        return {name: part for name, part in parts.items() if len(part)}
+
+    functions: dict[str, Callable[..., Any]] = {
+        "learner": _accuracy_of_learner(task),
+        "relearner": relearner,
+        "weights": weights,
+    }
+    return Setup(lfm_engine(config, seed, task), _evaluations(config, functions))
+
+
+def _accuracy_of_learner(task: Task) -> Callable[..., Any]:
+    def of(learner: nn.Module) -> dict[str, float]:
+        return {"accuracy": accuracy(learner, *task.test)}
+
+    return of
+
+
+def _evaluations(
+    config: ReweightingConfig, functions: Mapping[str, Callable[..., Any]]
+) -> dict[str, tuple[Callable[..., Any], int]]:
+    every = -(-config.ticks // config.evaluations)
+    return {name: (function, every) for name, function in functions.items()}
 
 
 recipe = LFMReweighting()

@@ -1,0 +1,92 @@
+"""The part of a run folder that belongs to one stage of one repetition."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mlo.carry import Carry
+from mlo.errors import DataError
+from mlo.files import json_text, write_text
+from mlo.metrics import Metric
+from mlo.run_result import RunResult
+
+
+class StageFolder:
+    """Names and files of one stage.
+
+    ::
+
+        records.jsonl    one line of JSON for each record, by `Recorder`
+        checkpoints/     place for the states of the run
+        carry.pt         what is handed on to the next stage
+        done.json        how the stage ended and its final metrics; there once it is over
+        attempt-1.jsonl  records of an attempt that was cut off, where the stage was begun again
+
+    Args:
+        path: its place; made when something is written.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    @property
+    def records(self) -> pathlib.Path:
+        """The file of the records."""
+        return self.path / "records.jsonl"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The place of the states of the run; whoever writes one makes it."""
+        return self.path / "checkpoints"
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage is over."""
+        return (self.path / "done.json").exists()
+
+    def begin(self) -> None:
+        """Make the folder; the records of an attempt that was cut off get another name."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.records.exists():
+            number = 1 + len(list(self.path.glob("attempt-*.jsonl")))
+            self.records.rename(self.path / f"attempt-{number}.jsonl")
+
+    def finish(self, result: RunResult, carry: Carry, metrics: Sequence[Metric]) -> None:
+        """Write what is handed on, then how the stage ended."""
+        carry.save(self.path / "carry.pt")
+        end = {**result.plain(), "metrics": [dataclasses.asdict(metric) for metric in metrics]}
+        write_text(self.path / "done.json", json_text(end, indent=2) + "\n")
+
+    def carry(self) -> Carry:
+        """What the stage handed on.
+
+        Raises:
+            DataError: the file is absent or damaged.
+        """
+        return Carry.load(self.path / "carry.pt")
+
+    def metrics(self) -> list[Metric]:
+        """The final metrics of the stage.
+
+        Raises:
+            DataError: the file is absent or damaged.
+        """
+        path = self.path / "done.json"
+        try:
+            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            return [Metric(**{**entry, "value": float(entry["value"])}) for entry in found]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"run folder: cannot read '{path}' ({type(error).__name__}: {error}); it is "
+                "damaged. Delete it to run the stage again"
+            ) from error
+
+
+def slug(name: str) -> str:
+    """A name as a part of a path: letters, digits and dashes."""
+    return re.sub(r"\W+", "-", name).strip("-").lower()
