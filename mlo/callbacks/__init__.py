@@ -1,4 +1,4 @@
-"""What watches a run: progress on the terminal, records in a file, early stopping, best weights."""
+"""What watches a run: progress, records in files, early stopping, best weights."""
 
 from __future__ import annotations
 
@@ -7,5 +7,6 @@ from mlo.callbacks.console import Console
 from mlo.callbacks.early_stopping import EarlyStopping
 from mlo.callbacks.keep_best import KeepBest
 from mlo.callbacks.recorder import Recorder
+from mlo.callbacks.tensorboard import TensorBoard
 
-__all__ = ["Callback", "Console", "EarlyStopping", "KeepBest", "Recorder", "Stop"]
+__all__ = ["Callback", "Console", "EarlyStopping", "KeepBest", "Recorder", "Stop", "TensorBoard"]

@@ -7,22 +7,28 @@ when something is about to be drawn: reading a loss makes the host wait for the 
 from __future__ import annotations
 
 import abc
-import textwrap
 import time
 from collections.abc import Callable
 from types import TracebackType
 
 import rich.console
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mlo.callbacks.folding import fold, printable
+from mlo.callbacks.lines import in_words
+from mlo.callbacks.numbers import Numbers
 from mlo.callbacks.pace import Pace
+from mlo.callbacks.tables import drawn
 
-Numbers = Callable[[], str]
-"""Returns the latest numbers as text."""
+Read = Callable[[], Numbers]
+"""Reads the latest numbers."""
+
+_COLUMNS = 80
+"""How wide plain lines may be at most: what reads them later may be narrower than the console."""
 
 _REDRAW = 0.25
 """Seconds between two drawings of a live board."""
@@ -45,12 +51,23 @@ class Board(abc.ABC):
         self.console = console
         self.pace = Pace(ticks)
         self.label = ""
-        self.numbers: Numbers = str
+        self.read: Read = Numbers
 
-    def advance(self, label: str, numbers: Numbers) -> None:
+    def advance(self, label: str, read: Read) -> None:
         """Count one tick of the part called `label` and draw if it is time to."""
         self.pace.tick()
-        self.label, self.numbers = label, numbers
+        self.label, self.read = label, read
+        self.update()
+
+    def skip(self, ticks: int) -> None:
+        """Count ticks of the job that will not be made, and draw if it is time to.
+
+        They are done as far as the bar is concerned, and tell nothing of the speed.
+
+        Raises:
+            ConfigurationError: there are fewer than none.
+        """
+        self.pace.skip(ticks)
         self.update()
 
     def skip(self, ticks: int) -> None:
@@ -63,7 +80,11 @@ class Board(abc.ABC):
 
     @abc.abstractmethod
     def update(self) -> None:
-        """Called after each tick."""
+        """Called whenever ticks were counted."""
+
+    @abc.abstractmethod
+    def note(self, text: str) -> None:
+        """Print a text that stays: above what is drawn over, or among the lines."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -71,7 +92,7 @@ class Board(abc.ABC):
 
     def heading(self) -> str:
         """The title of the job and the name of its present part."""
-        return f"{self.title}: {self.label}" if self.label else self.title
+        return printable(f"{self.title}: {self.label}" if self.label else self.title)
 
     def __enter__(self) -> Board:
         self.open()
@@ -91,7 +112,7 @@ class LiveBoard(Board):
 
     def open(self) -> None:
         """Start the live drawing; it is refreshed by `update`, never by another thread."""
-        self._text = ""
+        self._numbers = Numbers()
         self._due = 0.0
         self._live = Live(console=self.console, auto_refresh=False, get_renderable=self._renderable)
         self._live.start(refresh=True)
@@ -100,24 +121,32 @@ class LiveBoard(Board):
         """Redraw if the last drawing is old enough."""
         now = time.monotonic()
         if now >= self._due:
-            self._text = self.numbers()
+            self._numbers = self.read()
             self._live.refresh()
             self._due = time.monotonic() + _REDRAW
+
+    def note(self, text: str) -> None:
+        """Print a text above the bar."""
+        for line in text.splitlines():
+            self.console.print(Text(printable(line)))
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         try:
-            self._text = self.numbers()
+            self._numbers = self.read()
         finally:
             self._live.stop()
 
     def _renderable(self) -> RenderableType:
-        rows = Table.grid(expand=True)
-        rows.add_row(Text(self.heading(), style="bold"))
-        rows.add_row(ProgressBar(total=max(self.pace.ticks, 1), completed=self.pace.done))
-        rows.add_row(Text(str(self.pace)))
-        rows.add_row(Text(self._text))
-        return rows
+        columns, lines = self.console.size
+        pace = fold(str(self.pace), columns, self.console)
+        head = Table.grid(expand=True)
+        head.add_row(Text(self.heading(), style="bold", no_wrap=True, overflow="ellipsis"))
+        head.add_row(ProgressBar(total=max(self.pace.ticks, 1), completed=self.pace.done))
+        head.add_row(Text("\n".join(pace)))
+        # Two lines are left to what follows: the cursor and how the run ended.
+        room = lines - (2 + len(pace)) - 2
+        return Group(head, *drawn(self._numbers, columns, room, self.console))
 
 
 class LineBoard(Board):
@@ -134,18 +163,26 @@ class LineBoard(Board):
         silent = time.monotonic() - self._printed >= _SILENCE
         if (tenth > self._tenth or silent) and self.pace.done < self.pace.ticks:
             self._tenth = tenth
-            self._print()
+            self._state()
+
+    def note(self, text: str) -> None:
+        """Print a text on lines of its own."""
+        for line in text.splitlines():
+            self._print(line)
 
     def close(self) -> None:
         """Print the last state."""
-        self._print()
+        self._state()
 
-    def _print(self) -> None:
+    def _state(self) -> None:
         self._printed = time.monotonic()
-        parts = [f"{self.heading()}: {self.pace}", self.numbers()]
-        line = "; ".join(part for part in parts if part)
-        text = textwrap.fill(line, self.console.width, subsequent_indent="    ")
-        self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        parts = (f"{self.heading()}: {self.pace}", in_words(self.read()))
+        self._print("; ".join(part for part in parts if part))
+
+    def _print(self, text: str) -> None:
+        for line in fold(text, min(self.console.width, _COLUMNS), self.console):
+            # As it is: a plain text knows no styles, and is folded already.
+            self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class SilentBoard(Board):
@@ -157,6 +194,9 @@ class SilentBoard(Board):
     def update(self) -> None:
         """Nothing to draw."""
 
+    def note(self, text: str) -> None:
+        """Nothing is printed."""
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -165,6 +205,8 @@ def new_board(
     title: str, ticks: int, *, console: rich.console.Console | None = None, quiet: bool = False
 ) -> Board:
     """Make the board that fits: silent if `quiet`, live on a terminal, lines elsewhere.
+
+    A terminal that cannot redraw, or whose user asks for no colour (`NO_COLOR`), gets lines too.
 
     Args:
         title: what the job is.
@@ -178,5 +220,5 @@ def new_board(
     console = console or rich.console.Console()
     if quiet:
         return SilentBoard(title, ticks, console)
-    live = console.is_terminal and not console.is_dumb_terminal
+    live = console.is_terminal and not console.is_dumb_terminal and not console.no_color
     return (LiveBoard if live else LineBoard)(title, ticks, console)

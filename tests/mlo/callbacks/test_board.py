@@ -5,13 +5,17 @@ import re
 import types
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from mlo.callbacks import board as boards
 from mlo.callbacks.board import LineBoard, LiveBoard, SilentBoard, new_board
+from mlo.callbacks.numbers import Numbers, Row
 from mlo.callbacks.pace import Pace
+from mlo.errors import ConfigurationError
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+ONE = Numbers((Row("p", 1.0, 2.0),))
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def made(kind, clock, ticks=100, *, title="job", width=80, terminal=False, **opt
     return board, file
 
 
-def advance(board, clock, ticks, seconds=1.0, *, label="part", numbers=lambda: "loss 1"):
+def advance(board, clock, ticks, seconds=1.0, *, label="part", numbers=lambda: ONE):
     for _ in range(ticks):
         clock.now += seconds
         board.advance(label, numbers)
@@ -53,10 +57,13 @@ def test_lines_come_at_every_tenth_and_at_the_end(clock):
     with board:
         advance(board, clock, 100, 0.5)
     lines = file.getvalue().splitlines()
-    counts = [int(re.search(r"(\d+)/100 ticks", line)[1]) for line in lines]
+    counts = [int(n) for n in re.findall(r"(\d+)/100 ticks", file.getvalue())]
     assert counts == list(range(10, 101, 10))
-    assert lines[3] == "job: part: 40/100 ticks, 2.0 ticks/s, 0:20 elapsed, 0:30 left; loss 1"
-    assert lines[-1] == "job: part: 100/100 ticks, 2.0 ticks/s, 0:50 elapsed; loss 1"
+    assert lines[6:8] == [
+        "job: part: 40/100 ticks, 2.0 ticks/s, 0:20 elapsed, 0:30 left; loss: p 1;",
+        "    gradient norm: p 2",
+    ]
+    assert lines[-2] == "job: part: 100/100 ticks, 2.0 ticks/s, 0:50 elapsed; loss: p 1; gradient"
 
 
 def test_a_line_comes_after_every_silent_minute(clock):
@@ -67,24 +74,46 @@ def test_a_line_comes_after_every_silent_minute(clock):
     assert counts == ["3", "6", "9", "10"]
 
 
-def test_a_long_line_is_folded_and_keeps_its_words(clock):
-    board, file = made(LineBoard, clock, ticks=1)
-    numbers = ", ".join(f"loss of problem {i} {i}.5" for i in range(20))
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("name", ["problem", "问题"])
+def test_a_long_line_is_folded_to_80_columns_at_most_and_keeps_its_words(clock, width, name):
+    board, file = made(LineBoard, clock, ticks=1, width=width)
+    numbers = Numbers(tuple(Row(f"{name}_{i}", i + 0.5, i) for i in range(20)))
     with board:
         advance(board, clock, 1, numbers=lambda: numbers)
     lines = file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
+    assert min(width, 80) - 16 < max(map(cell_len, lines)) <= min(width, 80)
     assert all(line.startswith("    ") for line in lines[1:])
-    assert " ".join(file.getvalue().split()).endswith(numbers)
+    losses = ", ".join(f"{name}_{i} {i}.5" for i in range(20))
+    norms = ", ".join(f"{name}_{i} {i}" for i in range(20))
+    words = " ".join(file.getvalue().split())
+    assert words.endswith(f"; loss: {losses}; gradient norm: {norms}")
 
 
 @pytest.mark.parametrize("kind", [LineBoard, LiveBoard])
 def test_brackets_and_colons_are_text(clock, kind):
     board, file = made(kind, clock, ticks=1, title="[bold]x[/]", terminal=kind is LiveBoard)
+    numbers = Numbers((Row("[red]p[/red]", 1.0, 2.0),), {"[b]e[/b]": {":bee:": 1.0}})
     with board:
-        advance(board, clock, 1, label=":smile:", numbers=lambda: "[red]1[/red]")
-    for text in ("[bold]x[/]", ":smile:", "[red]1[/red]"):
+        advance(board, clock, 1, label=":smile:", numbers=lambda: numbers)
+        board.note("[i]n[/i] :cat:")
+    for text in ("[bold]x[/]", ":smile:", "[red]p[/red]", "[b]e[/b]: :bee: 1", "[i]n[/i] :cat:"):
         assert text in file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [LineBoard, LiveBoard])
+def test_what_would_steer_the_terminal_is_taken_out_of_texts(clock, kind):
+    bad = "\x1b[2J\r\x07"
+    board, file = made(kind, clock, ticks=1, title=f"t{bad}t", terminal=kind is LiveBoard)
+    with board:
+        advance(board, clock, 1, numbers=lambda: Numbers(metrics={f"e{bad}e": {"m": 1.0}}))
+        board.note(f"n{bad}n")
+    drawn = file.getvalue()
+    assert "\x1b[2J" not in drawn
+    assert "\x07" not in drawn
+    assert re.search(r"n \[2J", drawn)
+    if kind is LineBoard:
+        assert all(c == "\n" or c.isprintable() for c in drawn)
 
 
 def test_numbers_are_read_only_when_they_are_drawn(clock):
@@ -98,7 +127,8 @@ def test_numbers_are_read_only_when_they_are_drawn(clock):
         reads.clear()
         board, _ = made(kind, clock, terminal=terminal)
         with board:
-            advance(board, clock, 100, 0.01, numbers=lambda: str(reads.append(0)))
+            board.note("nothing is read for a note")
+            advance(board, clock, 100, 0.01, numbers=lambda: reads.append(0) or ONE)
         assert len(reads) == expected, kind
 
 
@@ -112,7 +142,7 @@ def test_a_live_board_draws_a_bar_with_rate_rest_and_numbers_and_gives_the_curso
     last = file.getvalue().rpartition("job: part")[2]
     assert "━" * 30 in last
     assert "50/100 ticks, 1.0 ticks/s, 0:50 elapsed, 0:50 left" in last
-    assert "loss 1" in last
+    assert re.search(r"p +1 +2", last)
     assert SHOW in last
 
 
@@ -142,7 +172,7 @@ def test_the_terminal_is_restored_when_a_run_fails(clock, broken):
     def numbers():
         if broken and clock.now > 2:
             raise ValueError
-        return "loss 1"
+        return ONE
 
     def failing():
         with board:
@@ -155,8 +185,56 @@ def test_the_terminal_is_restored_when_a_run_fails(clock, broken):
     assert file.getvalue().rindex(SHOW) > file.getvalue().rindex(HIDE)
 
 
-def test_a_dumb_terminal_gets_lines(monkeypatch):
-    """It cannot redraw, so a live board would show nothing before the end."""
-    monkeypatch.setenv("TERM", "dumb")
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+def test_a_terminal_that_cannot_redraw_or_must_not_be_coloured_gets_lines(
+    monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
     console = Console(file=io.StringIO(), force_terminal=True)
-    assert isinstance(new_board("job", 5, console=console), LineBoard)
+    board = new_board("job", 5, console=console)
+    assert isinstance(board, LineBoard)
+    with board:
+        board.advance("part", lambda: ONE)
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_skipped_ticks_fill_the_bar_and_print_the_lines_they_pass(clock):
+    board, file = made(LineBoard, clock)
+    with board:
+        advance(board, clock, 10, 0.5)
+        board.skip(55)
+        advance(board, clock, 5, 0.5)
+        board.skip(30)
+    counts = re.findall(
+        r"(\d+)/100 ticks, (.*) ticks/s, (.*) elapsed(?:, (.*) left)?", file.getvalue()
+    )
+    # 35 ticks to go at half a second each, then 30.
+    assert counts == [
+        ("10", "2.0", "0:05", "0:45"),
+        ("65", "2.0", "0:05", "0:18"),
+        ("70", "2.0", "0:08", "0:15"),
+        ("100", "2.0", "0:08", ""),
+    ]
+
+
+@pytest.mark.parametrize("kind", [LineBoard, LiveBoard, SilentBoard])
+def test_fewer_than_no_ticks_cannot_be_skipped(clock, kind):
+    board, _ = made(kind, clock)
+    with board, pytest.raises(ConfigurationError, match="at least 0, got -1"):
+        board.skip(-1)
+
+
+def test_a_note_is_a_line_among_the_lines_and_nothing_where_all_is_silent(clock):
+    board, file = made(LineBoard, clock, ticks=10)
+    with board:
+        advance(board, clock, 1)
+        board.note("stage 1 is over\n" + "word " * 30)
+        advance(board, clock, 1)
+    lines = file.getvalue().splitlines()
+    assert lines[2] == "stage 1 is over"
+    assert lines[3:5] == [("word " * 15).strip(), "    " + ("word " * 15).strip()]
+    assert lines[5].startswith("job: part: 2/10")
+    board, file = made(SilentBoard, clock)
+    with board:
+        board.note("stage 1 is over")
+    assert file.getvalue() == ""

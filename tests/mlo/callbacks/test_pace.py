@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mlo.callbacks.pace import Pace, duration
+from mlo.errors import ConfigurationError
 
 
 class Clock:
@@ -48,6 +49,32 @@ def test_the_rate_is_that_of_late_and_the_rest_is_reckoned_from_the_whole(clock)
     # Two windows of at least two seconds hold none of the slow ticks.
     assert pace.rate == pytest.approx(10.0)
     assert pace.remaining == pytest.approx(40 / 110 * 90)
+
+
+def test_skipped_ticks_are_done_but_tell_nothing_of_the_speed(clock):
+    pace = Pace(100, clock)
+    pace.skip(20)  # an earlier process made them
+    assert (pace.done, pace.rate, pace.remaining) == (20, 0.0, None)
+    assert str(pace) == "20/100 ticks, 0:00 elapsed"
+    advance(pace, clock, 10, 2.0)
+    assert (pace.done, pace.rate) == (30, pytest.approx(0.5))
+    assert pace.remaining == pytest.approx(20 / 10 * 70)
+    pace.skip(40)  # a stage stopped early
+    assert (pace.done, pace.rate) == (70, pytest.approx(0.5))
+    assert pace.remaining == pytest.approx(20 / 10 * 30)
+    advance(pace, clock, 5, 2.0)  # the windows in which the rate is measured go on
+    assert pace.rate == pytest.approx(0.5)
+    pace.skip(25)
+    assert pace.remaining == 0
+    assert str(pace) == "100/100 ticks, 2.0 s/tick, 0:30 elapsed"
+
+
+def test_fewer_than_no_ticks_cannot_be_skipped(clock):
+    pace = Pace(3, clock)
+    with pytest.raises(ConfigurationError, match="at least 0, got -2"):
+        pace.skip(-2)
+    pace.skip(0)
+    assert pace.done == 0
 
 
 def test_the_rate_falls_while_nothing_happens(clock):
