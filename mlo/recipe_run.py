@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rich.console
-import torch
 
 from mlo.callbacks import Console, Recorder
 from mlo.callbacks.board import Board, new_board
@@ -21,6 +19,7 @@ from mlo.recipe import Recipe, Setup, Stage
 from mlo.run_folder import RunFolder
 from mlo.run_result import RunResult
 from mlo.stage_folder import StageFolder
+from mlo.threads import threads
 
 Watch = Callable[[StageFolder], Sequence[object]]
 """Makes more callbacks for a stage, given its folder."""
@@ -64,7 +63,7 @@ def run_recipe(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metr
     metrics: list[Metric] = []
     ticks = config.seeds * sum(stage.ticks for stage in stages)
     board = new_board(recipe.name, ticks, console=job.console, quiet=job.quiet)
-    with _threads(config.threads), board:
+    with threads(config.threads), board:
         for seed in config.seed_range:
             carry = Carry()
             for stage in stages:
@@ -152,13 +151,3 @@ class _Part:
             for evaluation in setup.evaluate
             for name, value in result.last(evaluation).items()
         ]
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

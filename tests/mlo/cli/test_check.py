@@ -7,39 +7,18 @@ import re
 import sys
 
 import pytest
-import torch
 
 from mlo.cli import main
 
-from .test_recipes import install
-
-WIDTH = 80
-
-
-@pytest.fixture(autouse=True)
-def float32(float64):
-    torch.set_default_dtype(torch.float32)  # as in a process of its own
-
-
-@pytest.fixture(autouse=True)
-def terminal(monkeypatch):
-    """No terminal, and nothing in the environment that pretends there were one."""
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def joined(text: str) -> str:
-    """One line, as it was before it was folded to the width of the terminal."""
-    return " ".join(text.split())
-
+from ..offered import install
+from .called import WIDTH, joined, too_long
 
 CHECKED = """
     import torch
 
     import mlo
-    from mlo.configuration import RecipeConfig
     from mlo.hypergradients.registry import make_method
-    from mlo.recipe import Recipe, Results
+    from mlo.recipe import Recipe, RecipeConfig, Setup, Stage
 
     class Config(RecipeConfig):
         hypergradient: str = "dense"
@@ -63,7 +42,13 @@ CHECKED = """
     class Checked(Recipe):
         name, summary, config = "checked", "Three levels.", Config
 
-        def engine(self, config, seed):
+        def stages(self, config):
+            return [Stage("first", 3, self.build), Stage("second", 3, self.second)]
+
+        def second(self, config, seed, carry):
+            return self.build(config, seed + 5, carry)
+
+        def build(self, config, seed, carry):
             def top(y, z):
                 value = (y["w"] - 1).square().sum() + (z["w"] - seed).square().sum()
                 if config.noise:
@@ -73,14 +58,11 @@ CHECKED = """
             losses = {"z": lowest if config.solvable else linear, "y": middle, "x": top}
             if config.alone:
                 losses = {"x": lambda x: x["w"].square().sum()}
-            return mlo.Engine([
+            return Setup(mlo.Engine([
                 mlo.Problem(name, params={"w": torch.tensor([0.3, -0.2]) + seed}, loss=loss,
                     optimizer=lambda params: torch.optim.SGD(params, 0.1),
                     hypergradient=make_method(config.hypergradient))
-                for name, loss in losses.items()])
-
-        def run(self, config, job):
-            return Results({})
+                for name, loss in losses.items()]))
 
     recipe = Checked()
 """
@@ -98,7 +80,7 @@ def checked(tmp_path, monkeypatch):
 def check(capsys, options: str = "") -> tuple[int, str, str]:
     code = main(["check", "checked", *options.split()])
     printed = capsys.readouterr()
-    assert [line for line in printed.out.splitlines() if len(line) > WIDTH] == []
+    assert too_long(printed.out) == []
     return code, printed.out, joined(printed.err)
 
 
@@ -184,7 +166,10 @@ WRONG_CHECKS = {
     "--against move": ("--against", "'moves', 'solution'"),
     "--agianst moves": ("'--agianst'", "did you mean '--against'"),
     "--hypergradient dens": ("'dens'", "did you mean 'dense'"),
-    "--after": ("--after", "expected one argument"),
+    "--after": ("--after", "requires an argument"),
+    "--after nan": ("--after", "'nan'"),
+    "--bias nan": ("--bias", "nan"),
+    "--stage third": ("stage:", "'first', 'second'"),
 }
 
 
@@ -195,12 +180,10 @@ def test_a_wrong_option_of_a_check_is_named_and_nothing_is_checked(checked, caps
     assert all(text in error for text in WRONG_CHECKS[options])
 
 
-@pytest.mark.parametrize("words", ["check", "check --after 3", "check chekced"])
-def test_a_check_without_a_recipe_is_refused(checked, capsys, words):
-    assert main(words.split()) == 2
-    error = joined(capsys.readouterr().err)
-    assert "recipe" in error
-    assert "chekced" not in words or "did you mean 'checked'" in error
+def test_the_stage_that_is_asked_for_is_checked(checked, capsys):
+    texts = [check(capsys, o)[1] for o in ("", "--stage first", "--stage second")]
+    assert texts[0] == texts[1] != texts[2]
+    assert check(capsys, "--first-seed 5")[1] == texts[2]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

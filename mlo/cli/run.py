@@ -1,0 +1,160 @@
+"""`mlo run`: a recipe in a folder of its own, or the rest of a run that was cut off."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+from typing import Any
+
+import click
+import rich.console
+
+from mlo.cli.offered import OfferedGroup, Options
+from mlo.cli.output import show, show_folded
+from mlo.cli.resume import resumed
+from mlo.configuration import RecipeConfig
+from mlo.errors import ConfigurationError
+from mlo.recipe import Recipe
+from mlo.recipe_run import Job, Watch, carry_out
+from mlo.recipes import RECIPES
+from mlo.run_folder import RunFolder, new_folder
+from mlo.stage_folder import StageFolder
+
+
+class RunGroup(OfferedGroup):
+    """`mlo run RECIPE`, and `mlo run --resume DIR` without a recipe."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what comes before the recipe.
+
+        Raises:
+            ConfigurationError: there is an option that belongs behind it, or none of which may be
+                given, since a run is resumed.
+        """
+        words = list(args)  # click takes the words out as it reads them
+        try:
+            return super().parse_args(ctx, args)
+        except ConfigurationError as error:
+            if any(word.partition("=")[0] == "--resume" for word in words):
+                raise ConfigurationError(_ALONE) from error
+            raise
+
+
+_ALONE = (
+    "--resume: recipe and settings are those that the run began with; leave out all but --quiet "
+    "and --tensorboard, as in 'mlo run --resume DIR'"
+)
+
+
+def run_new(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None:
+    """Run a recipe in a new folder and print its results."""
+    recipe.check(config)
+    watch = _watch(options)
+    console = rich.console.Console()
+    out = options["out"]
+    with RunFolder.create(out) if out else new_folder("runs", recipe.name) as folder:
+        folder.begin(recipe.name, config, {s.name: s.ticks for s in recipe.stages(config)})
+        if not options["quiet"]:
+            show(console, f"{recipe.name}: writing to {folder.path}")
+        finish(recipe, config, Job(console, folder, options["quiet"], watch))
+
+
+def run_on(path: pathlib.Path, options: Options) -> None:
+    """Go on with a run that was cut off, and print its results."""
+    console, watch = rich.console.Console(), _watch(options)
+    with resumed(path) as (recipe, config, folder, changes):
+        for change in changes:
+            show_folded(console, change)
+        if not options["quiet"]:
+            show(console, f"{recipe.name}: going on in {folder.path}")
+        finish(recipe, config, Job(console, folder, options["quiet"], watch))
+
+
+def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> None:
+    """Run what is not over yet, and print the results of all."""
+    assert job.folder is not None
+    metrics = carry_out(recipe, config, job)
+    for table in recipe.tables(config, metrics):
+        job.console.print(table)
+    path = shlex.quote(str(job.folder.path))
+    for note in (
+        *recipe.notes(config),
+        f"took {job.folder.state['seconds']:.1f} s",
+        f"written to {job.folder.path}; 'mlo report {path}' makes a page of it",
+    ):
+        show_folded(job.console, note)
+
+
+def _watch(options: Options) -> Watch:
+    if not options["tensorboard"]:
+        return lambda _: ()
+    # Imported before there is a folder, since the library may not be installed.
+    from mlo.callbacks import TensorBoard
+
+    return lambda place: [TensorBoard(_events(place))]
+
+
+def _events(place: StageFolder) -> pathlib.Path:
+    """The folder for TensorBoard; that of an attempt that was cut off gets another name."""
+    folder = place.path / "tensorboard"
+    if folder.exists():
+        number = 1 + len(list(place.path.glob("tensorboard-attempt-*")))
+        folder.rename(place.path / f"tensorboard-attempt-{number}")
+    return folder
+
+
+def _common() -> list[click.Parameter]:
+    return [
+        click.Option(["--quiet"], is_flag=True, help="show the results, but no progress"),
+        click.Option(
+            ["--tensorboard"], is_flag=True, help="write event files for TensorBoard as well"
+        ),
+    ]
+
+
+def _options() -> list[click.Parameter]:
+    out = click.Option(
+        ["--out"],
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=pathlib.Path),
+        help="folder to create for the run (default: runs/RECIPE-TIME)",
+    )
+    refused = click.Option(["--resume"], hidden=True, is_eager=True, callback=_refuse_resume)
+    return [out, *_common(), refused]
+
+
+def _refuse_resume(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None and not context.resilient_parsing:
+        raise ConfigurationError(_ALONE)
+
+
+def _before(resume: pathlib.Path | None, quiet: bool, tensorboard: bool) -> None:
+    """Resume a run where that is asked for, without a recipe."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None and resume is not None:
+        run_on(resume, {"quiet": quiet, "tensorboard": tensorboard})
+    elif context.invoked_subcommand is None:
+        run.refuse_alone()
+    elif resume is not None:
+        raise ConfigurationError(_ALONE)
+    elif quiet or tensorboard:
+        raise ConfigurationError("mlo run: the recipe comes first, before the options")
+
+
+run = RunGroup(
+    "run",
+    RECIPES,
+    run_new,
+    options=_options,
+    help="Run a recipe; its results go to the screen and to a new folder.",
+    callback=_before,
+    params=[
+        click.Option(
+            ["--resume"],
+            metavar="DIR",
+            type=click.Path(file_okay=False, path_type=pathlib.Path),
+            help="go on with a run that was cut off, without naming a recipe",
+        ),
+        *_common(),
+    ],
+)

@@ -1,0 +1,1 @@
+"""What the engine costs: the benchmarks that `mlo bench` runs."""
