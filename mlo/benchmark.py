@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import rich.console
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.table import Table
 
 from mlo.plugins import Catalogue
+from mlo.section import Section
 from mlo.threads import threads
 from mlo.versions import environment
 
 
-class BenchmarkConfig(BaseModel):
+class BenchmarkConfig(Section):
     """Base of the settings of benchmarks: unknown keys are errors, and nothing changes later.
 
     Attributes:
         threads: CPU threads of torch.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     threads: int = Field(1, ge=1, description="CPU threads")
 

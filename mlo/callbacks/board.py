@@ -70,10 +70,6 @@ class Board(abc.ABC):
         self.pace.skip(ticks)
         self.update()
 
-    def skip(self, ticks: int) -> None:
-        """Count ticks that will not be made; they take no part in rate and remaining time."""
-        self.pace.skip(ticks)
-
     @abc.abstractmethod
     def open(self) -> None:
         """Begin to draw."""
@@ -206,7 +202,7 @@ def new_board(
 ) -> Board:
     """Make the board that fits: silent if `quiet`, live on a terminal, lines elsewhere.
 
-    A terminal that cannot redraw, or whose user asks for no colour (`NO_COLOR`), gets lines too.
+    A terminal that cannot redraw gets lines too.
 
     Args:
         title: what the job is.
@@ -220,5 +216,5 @@ def new_board(
     console = console or rich.console.Console()
     if quiet:
         return SilentBoard(title, ticks, console)
-    live = console.is_terminal and not console.is_dumb_terminal and not console.no_color
+    live = console.is_terminal and not console.is_dumb_terminal
     return (LiveBoard if live else LineBoard)(title, ticks, console)

@@ -57,10 +57,6 @@ class Pace:
         """Ticks that are no longer to be made."""
         return self.made + self.skipped
 
-    def skip(self, ticks: int) -> None:
-        """Leave ticks out of the job."""
-        self.ticks -= ticks
-
     @property
     def elapsed(self) -> float:
         """Seconds since the job began."""

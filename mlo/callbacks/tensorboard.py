@@ -37,7 +37,8 @@ class TensorBoard(Callback):
 
     Beside these ``seconds/tick``, ``EVALUATION/METRIC`` of all evaluations (below ``evaluation/``
     where an evaluation is called as one of the groups above), and the texts ``graph`` at the start
-    and ``end`` at the end. The step of everything is the tick, counted from 0: a move's the tick in
+    and ``end`` at the end. Of a vector ``EVALUATION/METRIC`` is the mean, and
+    ``EVALUATION/METRIC/percentiles`` a histogram of its percentiles. The step of everything is the tick, counted from 0: a move's the tick in
     which it was made, an evaluation's and the end's the tick after which they came.
 
     Numbers are read from the device after every n-th tick, which waits for it. Several runs with
@@ -95,6 +96,9 @@ class TensorBoard(Callback):
         group = f"evaluation/{record.name}" if record.name in _GROUPS else record.name
         for name, value in record.metrics.items():
             self._writer.add_scalar(f"{group}/{name}", value, record.tick)
+        for name, found in record.distributions.items():
+            percentiles = torch.tensor(found.percentiles, dtype=torch.float64)
+            _write_metric(self._writer, f"{group}/{name}/percentiles", percentiles, record.tick)
 
     def on_end(self, result: RunResult) -> None:
         """Write how the run ended, and close the file."""

@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 
 from mlo.cli.settings import Presets, Setting, SettingOption, default_of, settings_of
+from mlo.cli.words import nested_model
 from mlo.configuration import NONE, combine, configure
 from mlo.errors import ConfigurationError, listed, nearest
 
@@ -75,7 +76,8 @@ def read_file(path: pathlib.Path) -> Settings:
 
 def _nested_defaults(model: type[BaseModel]) -> Settings:
     """Models that are defaults, as settings: what is given of such a model leaves the rest."""
-    defaults = {name: default_of(field) for name, field in model.model_fields.items()}
+    fields = {n: f for n, f in model.model_fields.items() if nested_model(f.annotation) is not None}
+    defaults = {name: default_of(field) for name, field in fields.items()}
     return {name: d.model_dump() for name, d in defaults.items() if isinstance(d, BaseModel)}
 
 

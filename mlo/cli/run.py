@@ -56,7 +56,7 @@ def run_new(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None
         folder.begin(recipe.name, config, {s.name: s.ticks for s in recipe.stages(config)})
         if not options["quiet"]:
             show(console, f"{recipe.name}: writing to {folder.path}")
-        finish(recipe, config, Job(console, folder, options["quiet"], watch))
+        finish(recipe, config, Job(console, folder, options["quiet"], watch), folder)
 
 
 def run_on(path: pathlib.Path, options: Options) -> None:
@@ -67,20 +67,19 @@ def run_on(path: pathlib.Path, options: Options) -> None:
             show_folded(console, change)
         if not options["quiet"]:
             show(console, f"{recipe.name}: going on in {folder.path}")
-        finish(recipe, config, Job(console, folder, options["quiet"], watch))
+        finish(recipe, config, Job(console, folder, options["quiet"], watch), folder)
 
 
-def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> None:
+def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job, folder: RunFolder) -> None:
     """Run what is not over yet, and print the results of all."""
-    assert job.folder is not None
     metrics = carry_out(recipe, config, job)
     for table in recipe.tables(config, metrics):
         job.console.print(table)
-    path = shlex.quote(str(job.folder.path))
+    path = shlex.quote(str(folder.path))
     for note in (
         *recipe.notes(config),
-        f"took {job.folder.state['seconds']:.1f} s",
-        f"written to {job.folder.path}; 'mlo report {path}' makes a page of it",
+        f"took {folder.state['seconds']:.1f} s",
+        f"written to {folder.path}; 'mlo report {path}' makes a page of it",
     ):
         show_folded(job.console, note)
 

@@ -186,10 +186,9 @@ def test_a_terminal_gets_a_bar_and_color_only_where_it_is_wanted(
     stream.flush()
     drawn = stream.buffer.getvalue().decode(encoding)
     assert "3/3 ticks" in drawn
-    if not no_color:
-        assert ("━" if encoding == "utf-8" else "-") * 20 in drawn
-        # The cursor is hidden while the bar moves and comes back.
-        assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")
+    assert ("━" if encoding == "utf-8" else "-") * 20 in drawn
+    # The cursor is hidden while the bar moves and comes back.
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")
     colors = re.findall(r"\x1b\[[\d;]*(?:3\d|4\d|9\d)[\d;]*m", drawn)
     assert bool(colors) is not no_color
 
