@@ -185,7 +185,7 @@ def test_the_terminal_is_restored_when_a_run_fails(clock, broken):
     assert file.getvalue().rindex(SHOW) > file.getvalue().rindex(HIDE)
 
 
-@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb")])
 def test_a_terminal_that_cannot_redraw_or_must_not_be_coloured_gets_lines(
     monkeypatch, variable, value
 ):
