@@ -19,7 +19,8 @@ class Distribution:
     Attributes:
         count: how many.
         mean: their arithmetic mean.
-        percentiles: the 0th, 1st, ... 100th, linearly interpolated; NaN where a number is.
+        percentiles: the 0th, 1st, ... 100th, linearly interpolated; NaN where a number is NaN,
+            and infinite between a finite number and an infinite one.
     """
 
     count: int
@@ -29,13 +30,14 @@ class Distribution:
     @classmethod
     def of(cls, values: Tensor) -> Distribution:
         """Describe the entries of a tensor of one dimension, [N] with N > 0."""
-        numbers = values.detach().to("cpu", torch.float64).sort().values
+        numbers = values.detach().cpu().to(torch.float64).sort().values
         # torch.quantile takes 16 million numbers at most; a sorted vector takes any.
         places = torch.linspace(0, len(numbers) - 1, len(PERCENTS), dtype=torch.float64)
         below, above = numbers[places.floor().long()], numbers[places.ceil().long()]
         between = torch.lerp(below, above, places.frac())
-        # Equal neighbours stay what they are, infinities too, which lerp would make NaN.
-        percentiles = torch.where(below == above, below, between)
+        # The difference that lerp takes is NaN between equal infinities, and at times beside one.
+        infinite = below.isinf() | above.isinf()
+        percentiles = torch.where(infinite, below + above, between)
         if numbers.isnan().any():
             percentiles = torch.full_like(percentiles, torch.nan)
         return cls(len(numbers), numbers.mean().item(), tuple(percentiles.tolist()))
@@ -46,5 +48,6 @@ class Distribution:
 
 
 def is_vector(value: Any) -> bool:
-    """Whether a value is a tensor [N] with N > 1, which has a distribution."""
-    return isinstance(value, Tensor) and value.dim() == 1 and len(value) > 1
+    """Whether a value is a tensor [N] of real numbers with N > 1, which has a distribution."""
+    real = isinstance(value, Tensor) and not value.is_complex()
+    return real and value.dim() == 1 and len(value) > 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlo.errors import RunFolderError
@@ -25,22 +26,46 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Write a file in one step: readers find the old content or the new, never a part.
 
     The text goes to a temporary file beside it, which then takes its name.
+
+    Raises:
+        RunFolderError: it cannot be written.
     """
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Write a file in one step, as `write_text` does."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file in one step, as `write_text` does.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    with writing(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            # mkstemp makes a file that only its owner can read.
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            pathlib.Path(temporary).unlink(missing_ok=True)  # it may have its name already
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Name the path where something inside cannot be written or made.
+
+    Raises:
+        RunFolderError: the system refuses.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes a file that only its owner can read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"run folder: cannot write '{path}': {error.strerror}; "
+            "make room, or choose a folder that can be written to"
+        ) from error
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -55,7 +80,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise RunFolderError(
             f"run folder: cannot read '{path}': {error.strerror}; give a folder that 'mlo run' made"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunFolderError(f"run folder: '{path}' is damaged: {error}") from error
     if not isinstance(found, dict):
         raise RunFolderError(f"run folder: '{path}' is damaged: it holds no names and values")

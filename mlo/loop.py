@@ -69,17 +69,20 @@ class Evaluations:
             with noting(f"in evaluation '{name}'"):
                 returned = reads.call(function, modules)
         metrics = returned if isinstance(returned, Mapping) else {name: returned}
-        vectors = {key: Distribution.of(v) for key, v in metrics.items() if is_vector(v)}
-        try:
-            plain = {
-                key: vectors[key].mean if key in vectors else float(value)
-                for key, value in metrics.items()
-            }
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise EvaluationError(
-                f"evaluation '{name}' must return a number or {{metric: number or vector}}, got "
-                f"{returned!r}"
-            ) from error
+        plain: dict[str, float] = {}
+        vectors: dict[str, Distribution] = {}
+        for key, given in metrics.items():
+            # Of what needs a gradient, such as a parameter itself, torch warns to take numbers.
+            value = given.detach() if isinstance(given, torch.Tensor) else given
+            try:
+                if is_vector(value):
+                    vectors[key] = Distribution.of(value)
+                plain[key] = vectors[key].mean if key in vectors else float(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise EvaluationError(
+                    f"evaluation '{name}' must return a number or {{metric: number or vector}}, "
+                    f"got {_found(value)} as '{key}'; reduce it, or give its parts names"
+                ) from error
         return EvaluationRecord(tick, name, plain, time.perf_counter() - started, vectors)
 
 
@@ -121,6 +124,12 @@ def run_loop(
         result = RunResult(status, reason, done, seconds, tuple(records), tuple(seen))
         watchers.end(result)
     return result
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {list(value.shape)} and type {value.dtype}"
+    return repr(value)
 
 
 def _pair(name: str, pair: Any) -> tuple[Callable[..., Any], int]:

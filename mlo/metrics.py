@@ -7,14 +7,18 @@ import dataclasses
 import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 Key = tuple[str, str, str]
 """Stage, evaluation and metric."""
+
+_WIDTH = 54
+"""Columns of a terminal for numbers; of its 80 the words beside them need the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,12 @@ def spread(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     # The statistics module does not take NaN, which a run that diverged leaves behind.
-    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    try:
+        return statistics.stdev(values)
+    except OverflowError:  # the numbers can be as large as numbers are, but not further apart
+        return math.inf
 
 
 def by_key(metrics: Iterable[Metric]) -> dict[Key, dict[int, float]]:
@@ -62,7 +71,7 @@ def summary(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
             "stage": stage,
             "evaluation": evaluation,
             "metric": name,
-            "mean": statistics.fmean(of.values()),
+            "mean": statistics.mean(of.values()),  # fmean refuses +inf beside -inf
             "spread": spread(list(of.values())),
             "seeds": {str(seed): value for seed, value in of.items()},
         }
@@ -80,16 +89,31 @@ def as_csv(metrics: Iterable[Metric]) -> str:
 
 
 def as_table(metrics: Iterable[Metric], *, title: str) -> Table:
-    """One row for each thing that is measured: mean and spread over the seeds, then every seed."""
+    """One row for each thing that is measured: mean and spread over the seeds, then every seed.
+
+    The single seeds are left out where they are too many for a terminal of 80 columns.
+    """
     found = by_key(metrics)
     seeds = sorted({seed for of in found.values() for seed in of})
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    columns = _columns(found, seeds)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD)
     table.add_column("final metric", overflow="fold")
-    for name in ("mean", "spread", *(f"seed {seed}" for seed in seeds)):
-        table.add_column(name, justify="right")
-    for key, of in found.items():
-        around = spread(list(of.values()))
-        cells = [of.get(seed) for seed in seeds]
-        row = [statistics.fmean(of.values()), around, *cells]
-        table.add_row(heading(key), *("-" if v is None else f"{v:.4g}" for v in row))
+    if sum(2 + max(map(len, column)) for column in columns) > _WIDTH:
+        columns = columns[:2]
+        table.caption = f"over {len(seeds)} seeds"
+    for name, *_ in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, cells in zip(found, zip(*(cells for _, *cells in columns), strict=True), strict=True):
+        table.add_row(Text(heading(key)), *cells)
     return table
+
+
+def _columns(found: Mapping[Key, Mapping[int, float]], seeds: Sequence[int]) -> list[list[str]]:
+    """Mean, spread and every seed as columns of text, each below its heading."""
+    rows = [
+        [statistics.mean(of.values()), spread([*of.values()]), *map(of.get, seeds)]
+        for of in found.values()
+    ]
+    headings = ["mean", "spread", *(f"seed {seed}" for seed in seeds)]
+    numbers = [["-" if v is None else f"{v:.4g}" for v in row] for row in rows]
+    return [list(column) for column in zip(headings, *numbers, strict=True)]

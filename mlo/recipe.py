@@ -15,6 +15,7 @@ from mlo.engine import Engine
 from mlo.errors import CarryError, ConfigurationError, listed, nearest
 from mlo.metrics import Metric, as_table
 from mlo.randomness import seeded
+from mlo.stage_folder import check_names, slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,11 +56,22 @@ class Stage(Generic[ConfigT]):
         build: makes it ready from the configuration, the seed of the repetition, and what earlier
             stages of the repetition have handed on. All it draws on the global random states is
             decided by the seed and the name.
+
+    Raises:
+        ConfigurationError: no folder can be named after it, or it makes no tick.
     """
 
     name: str
     ticks: int
     build: Callable[[ConfigT, int, Carry], Setup]
+
+    def __post_init__(self) -> None:
+        slug(self.name)
+        if not isinstance(self.ticks, int) or self.ticks < 1:
+            raise ConfigurationError(
+                f"Stage('{self.name}'): expected ticks as a whole number of at least 1, got "
+                f"{self.ticks!r}"
+            )
 
     def setup(self, config: ConfigT, seed: int, carry: Carry) -> Setup:
         """Make the stage ready; the global random states are left as they were."""
@@ -100,8 +112,13 @@ class Recipe(abc.ABC, Generic[ConfigT]):
 
         Builds every stage of the first repetition that needs nothing from an earlier one; override
         it where that is expensive.
+
+        Raises:
+            MloError: (one of its kinds) a stage cannot be built, or two share a name.
         """
-        for stage in self.stages(config):
+        first, *others = ready_stages(self, config)
+        first.setup(config, config.first_seed, Carry())  # nobody can hand anything on to it
+        for stage in others:
             try:
                 stage.setup(config, config.first_seed, Carry())
             except CarryError:
@@ -119,8 +136,8 @@ class Recipe(abc.ABC, Generic[ConfigT]):
             ConfigurationError: there is no such stage.
             CarryError: it needs what an earlier stage hands on.
         """
-        stages = {stage.name: stage for stage in self.stages(config)}
-        name = stage or self.shown or next(iter(stages))
+        stages = {stage.name: stage for stage in ready_stages(self, config)}
+        name = stage if stage is not None else self.shown or next(iter(stages))
         if name not in stages:
             raise ConfigurationError(
                 f"stage: expected one of {listed(stages)}, got '{name}'{nearest(name, stages)}"
@@ -138,3 +155,18 @@ class Recipe(abc.ABC, Generic[ConfigT]):
     def plots(self, config: ConfigT, run: RecordedRun) -> Iterator[tuple[str, Figure]]:
         """Pictures beside those that every run gets, as (name, figure), from what was recorded."""
         yield from ()
+
+
+def ready_stages(recipe: Recipe[ConfigT], config: ConfigT) -> Sequence[Stage[ConfigT]]:
+    """The stages of a recipe, which are some, with names that can stand side by side.
+
+    Raises:
+        ConfigurationError: there is none, or two would share a folder.
+    """
+    stages = recipe.stages(config)
+    if not stages:
+        raise ConfigurationError(
+            f"recipe '{recipe.name}': expected at least one stage, got none; return one from stages"
+        )
+    check_names([stage.name for stage in stages])
+    return stages

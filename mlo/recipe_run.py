@@ -15,7 +15,7 @@ from mlo.carry import Carry
 from mlo.configuration import RecipeConfig
 from mlo.errors import described
 from mlo.metrics import Metric, summary
-from mlo.recipe import Recipe, Setup, Stage
+from mlo.recipe import Recipe, Setup, Stage, ready_stages
 from mlo.run_folder import RunFolder
 from mlo.run_result import RunResult
 from mlo.stage_folder import StageFolder
@@ -59,7 +59,7 @@ def run_recipe(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metr
     Raises:
         MloError: (one of its kinds) a stage failed; the folder holds what was made until then.
     """
-    stages = recipe.stages(config)
+    stages = ready_stages(recipe, config)
     metrics: list[Metric] = []
     ticks = config.seeds * sum(stage.ticks for stage in stages)
     board = new_board(recipe.name, ticks, console=job.console, quiet=job.quiet)

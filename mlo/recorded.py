@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlo.errors import RunFolderError
 from mlo.files import read_json
 from mlo.metrics import Metric
+from mlo.recorded_stage import Record, RecordedStage, is_kind, read_stage
 from mlo.run_lock import in_use
-from mlo.stage_folder import StageFolder, slug
+from mlo.stage_folder import StageFolder, check_names, slug
 
-Record = Mapping[str, Any]
-"""A record as its line of JSON gives it; NaN and infinities are words (`float` reads them)."""
+__all__ = ["Record", "RecordedRun", "RecordedStage", "read_run", "read_stage"]
 
-
-@dataclasses.dataclass(frozen=True)
-class RecordedStage:
-    """The records of one stage of one repetition.
-
-    Attributes:
-        seed: of the repetition.
-        name: of the stage.
-        planned: ticks it was to make.
-        start: the start record; None where the stage has not begun.
-        ticks: the tick records, in order.
-        evaluations: the evaluation records, in order.
-        done: whether the stage is over.
-        metrics: its final metrics, once it is over.
-        damaged: lines that could not be read, such as one that was cut off in the middle.
-    """
-
-    seed: int
-    name: str
-    planned: int
-    start: Record | None
-    ticks: tuple[Record, ...]
-    evaluations: tuple[Record, ...]
-    done: bool
-    metrics: tuple[Metric, ...]
-    damaged: int
-
-    @property
-    def made(self) -> int:
-        """Ticks made, as far as the records tell."""
-        return self.ticks[-1]["tick"] + 1 if self.ticks else 0
+_STATE = {
+    "recipe": str,
+    "status": str,
+    "reason": str,
+    "stages": dict,
+    "seconds": int | float,
+    "started": str,
+}
+_CONFIG = {"seeds": int, "first_seed": int}
+"""What a file must hold to be whole: name -> kind of value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +79,7 @@ class RecordedRun:
     @property
     def progress(self) -> str:
         """How far the run is, in words."""
-        seeds = range(self.config["first_seed"], self.config["first_seed"] + self.config["seeds"])
-        total = len(seeds) * len(self.state["stages"])
+        total = self.config["seeds"] * len(self.state["stages"])
         over = sum(stage.done for stage in self.stages)
         words = f"{over} of {total} stages are over"
         unfinished = [stage for stage in self.stages if not stage.done]
@@ -118,14 +96,14 @@ def read_run(path: str | os.PathLike[str]) -> RecordedRun:
         DataError: the final metrics of a stage are damaged.
     """
     path = pathlib.Path(path)
-    state = read_json(path / "run.json")
-    absent = {"recipe", "status", "reason", "stages", "seconds", "started"} - state.keys()
-    config = read_json(path / "config.json")
-    absent |= {"seeds", "first_seed"} - config.keys()
-    if absent:
+    state = _read(path / "run.json", _STATE)
+    config = _read(path / "config.json", _CONFIG)
+    if not all(type(ticks) is int for ticks in state["stages"].values()):
         raise RunFolderError(
-            f"run folder: '{path}' is damaged: run.json or config.json lacks {sorted(absent)}"
+            f"run folder: '{path / 'run.json'}' is damaged: expected stages with whole numbers of "
+            f"ticks, found {state['stages']}"
         )
+    check_names(list(state["stages"]))
     return RecordedRun(
         path,
         state,
@@ -138,41 +116,30 @@ def read_run(path: str | os.PathLike[str]) -> RecordedRun:
 
 
 def _stages(path: pathlib.Path, state: Record, config: Record) -> Iterator[RecordedStage]:
-    for seed in range(config["first_seed"], config["first_seed"] + config["seeds"]):
+    # What is there decides, since the number of seeds may be damaged and beyond all bounds.
+    places = [place.name.removeprefix("seed-") for place in path.glob("seed-*")]
+    last = config["first_seed"] + config["seeds"] - 1
+    for seed in sorted(int(place) for place in places if re.fullmatch("0|[1-9][0-9]{0,19}", place)):
+        if not config["first_seed"] <= seed <= last:
+            continue
         for name, planned in state["stages"].items():
             folder = StageFolder(path / f"seed-{seed}" / slug(name))
             if folder.path.exists():
                 yield read_stage(folder, seed, name, planned)
 
 
-def read_stage(folder: StageFolder, seed: int, name: str, planned: int) -> RecordedStage:
-    """Read one stage.
+def _read(path: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a JSON object that has at least these fields, of these kinds.
 
     Raises:
-        DataError: its final metrics are damaged.
+        RunFolderError: it is absent or damaged.
     """
-    found: dict[str, list[Record]] = {"start": [], "tick": [], "evaluation": [], "end": []}
-    damaged = 0
-    for line in _lines(folder.records):
-        try:
-            record = json.loads(line)
-            found[record["kind"]].append(record)
-        except (ValueError, KeyError, TypeError):
-            damaged += 1
-    return RecordedStage(
-        seed,
-        name,
-        planned,
-        found["start"][0] if found["start"] else None,
-        tuple(found["tick"]),
-        tuple(found["evaluation"]),
-        folder.done,
-        tuple(folder.metrics()) if folder.done else (),
-        damaged,
-    )
-
-
-def _lines(path: pathlib.Path) -> Iterator[str]:
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from file
+    found = read_json(path)
+    for name, kind in fields.items():
+        if name not in found or not is_kind(found[name], kind):
+            what = f"{found[name]!r}" if name in found else "none"
+            raise RunFolderError(
+                f"run folder: '{path}' is damaged: expected '{name}' as a value of type "
+                f"{getattr(kind, '__name__', kind)}, found {what}"
+            )
+    return found

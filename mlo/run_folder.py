@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,10 +14,10 @@ import filelock
 from pydantic import BaseModel
 
 from mlo.errors import RunFolderError
-from mlo.files import json_text, read_json, write_text
+from mlo.files import json_text, read_json, write_text, writing
 from mlo.metrics import Metric, as_csv
-from mlo.run_lock import locked
-from mlo.stage_folder import StageFolder, slug
+from mlo.run_lock import LOCK, locked
+from mlo.stage_folder import StageFolder, check_names, slug
 from mlo.versions import environment
 
 
@@ -43,27 +44,19 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, exist_ok: bool = True) -> RunFolder:
+    def create(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Make a new folder, with its parents; an empty one is taken as it is.
 
         Raises:
-            RunFolderError: it holds files, is a file, or cannot be created.
+            RunFolderError: it holds files, is a file, is in use, or cannot be created.
         """
         path = pathlib.Path(path)
-        try:
-            path.mkdir(parents=True, exist_ok=exist_ok)
-            occupied = any(path.iterdir())
-        except OSError as error:
-            raise RunFolderError(
-                f"run folder: cannot create '{path}': {error.strerror}; "
-                "choose a folder that can be written to"
-            ) from error
-        if occupied:
-            raise RunFolderError(
-                f"run folder: expected a new or empty folder, found files in '{path}'; choose "
-                "another, since a run never overwrites an older one, or go on with --resume"
-            )
-        return cls(path, locked(path))
+        _make(path)
+        _check_empty(path)  # before the lock, which would leave its file among the others
+        folder = cls(path, locked(path))
+        with folder._giving_back_on_error():
+            _check_empty(path)  # another run may have begun and ended in between
+        return folder
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -73,11 +66,15 @@ class RunFolder:
             RunFolderError: it is none, the run is complete, or a process is still at work in it.
         """
         path = pathlib.Path(path)
-        if read_json(path / "run.json").get("status") == "completed":
-            raise RunFolderError(f"run folder: the run in '{path}' is complete; nothing to resume")
+        read_json(path / "run.json")  # no lock is laid into a folder that is none
         folder = cls(path, locked(path))
-        state = folder.state
-        folder._write("run.json", {**state, **_state("running", "", state)})
+        with folder._giving_back_on_error():
+            state = folder.state
+            if state.get("status") == "completed":
+                raise RunFolderError(
+                    f"run folder: the run in '{path}' is complete; nothing to resume"
+                )
+            folder._write("run.json", {**state, **_state("running", "", state)})
         return folder
 
     @property
@@ -89,13 +86,9 @@ class RunFolder:
         """Write what the run is, with the ticks of its stages.
 
         Raises:
-            RunFolderError: two stages would share a folder.
+            RunFolderError: two stages would share a folder, or something cannot be written.
         """
-        if len({slug(stage) for stage in stages}) < len(stages):
-            raise RunFolderError(
-                f"recipe '{recipe}': expected stages whose names differ in letters or digits, "
-                f"found {list(stages)}; rename one"
-            )
+        check_names(list(stages))
         self._write("config.json", config.model_dump(mode="json"))
         self._write("versions.json", environment())
         self._write("run.json", {"recipe": recipe, "stages": stages, **_state("running", "", {})})
@@ -121,7 +114,8 @@ class RunFolder:
     def plot(self, name: str) -> pathlib.Path:
         """Path of the picture called `name`, as PNG; makes the folder of plots."""
         folder = self.path / "plots"
-        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         return folder / f"{slug(name)}.png"
 
     def __enter__(self) -> RunFolder:
@@ -135,6 +129,14 @@ class RunFolder:
     ) -> None:
         self._lock.release()
 
+    @contextlib.contextmanager
+    def _giving_back_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._lock.release()
+            raise
+
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         write_text(self.path / name, json_text(value, indent=2) + "\n")
 
@@ -146,11 +148,37 @@ def new_folder(parent: str | os.PathLike[str], name: str) -> RunFolder:
         RunFolderError: it cannot be created.
     """
     stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    _make(pathlib.Path(parent))
     path, number = pathlib.Path(parent) / stem, 1
-    while path.exists():
+    while not _made(path):
         number += 1
         path = path.with_name(f"{stem}-{number}")
-    return RunFolder.create(path, exist_ok=False)
+    return RunFolder.create(path)
+
+
+def _make(path: pathlib.Path) -> None:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def _made(path: pathlib.Path) -> bool:
+    """Make a folder, unless something of its name is there; no two processes can both make it."""
+    with writing(path):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
+def _check_empty(path: pathlib.Path) -> None:
+    with writing(path):
+        occupied = any(entry.name != LOCK for entry in path.iterdir())
+    if occupied:
+        raise RunFolderError(
+            f"run folder: expected a new or empty folder, found files in '{path}'; choose "
+            "another, since a run never overwrites an older one, or go on with --resume"
+        )
 
 
 def _state(status: str, reason: str, before: Mapping[str, Any]) -> dict[str, Any]:

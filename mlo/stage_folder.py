@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -10,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlo.carry import Carry
-from mlo.errors import DataError
-from mlo.files import json_text, write_text
+from mlo.errors import DataError, RunFolderError, listed
+from mlo.files import json_text, write_text, writing
 from mlo.metrics import Metric
 from mlo.run_result import RunResult
+
+_LONGEST = 200
+"""Bytes of a name; most file systems take 255, of which endings need some."""
 
 
 class StageFolder:
@@ -50,11 +54,20 @@ class StageFolder:
         return (self.path / "done.json").exists()
 
     def begin(self) -> None:
-        """Make the folder; the records of an attempt that was cut off get another name."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self.records.exists():
-            number = 1 + len(list(self.path.glob("attempt-*.jsonl")))
-            self.records.rename(self.path / f"attempt-{number}.jsonl")
+        """Make the folder; the records of an attempt that was cut off get another name.
+
+        Raises:
+            RunFolderError: it cannot be made.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.records.exists():
+                self.records.rename(self._next_attempt())
+
+    def _next_attempt(self) -> pathlib.Path:
+        numbers = itertools.count(1)
+        paths = (self.path / f"attempt-{number}.jsonl" for number in numbers)
+        return next(path for path in paths if not path.exists())
 
     def finish(self, result: RunResult, carry: Carry, metrics: Sequence[Metric]) -> None:
         """Write what is handed on, then how the stage ended."""
@@ -79,14 +92,45 @@ class StageFolder:
         path = self.path / "done.json"
         try:
             found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-            return [Metric(**{**entry, "value": float(entry["value"])}) for entry in found]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return [_metric(entry) for entry in found]
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"run folder: cannot read '{path}' ({type(error).__name__}: {error}); it is "
                 "damaged. Delete it to run the stage again"
             ) from error
 
 
+def _metric(entry: dict[str, Any]) -> Metric:
+    metric = Metric(**{**entry, "value": float(entry["value"])})
+    words = (metric.stage, metric.evaluation, metric.name)
+    if type(metric.seed) is not int or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"a metric has fields of another kind: {entry}")
+    return metric
+
+
 def slug(name: str) -> str:
-    """A name as a part of a path: letters, digits and dashes."""
-    return re.sub(r"\W+", "-", name).strip("-").lower()
+    """A name as a part of a path: letters, digits and dashes.
+
+    Raises:
+        RunFolderError: nothing is left of it, or too much for the name of a file.
+    """
+    found = re.sub(r"\W+", "-", name).strip("-").lower()
+    if not 0 < len(found.encode()) <= _LONGEST:
+        raise RunFolderError(
+            f"name: expected one with letters or digits, and at most {_LONGEST} bytes of them, "
+            f"found '{name}'; rename it, since a file is named after it"
+        )
+    return found
+
+
+def check_names(stages: Sequence[str]) -> None:
+    """Refuse names of stages that no run folder can hold.
+
+    Raises:
+        RunFolderError: one makes no name of a folder, or two would share one.
+    """
+    if len({slug(stage) for stage in stages}) < len(stages):
+        raise RunFolderError(
+            "stages: expected names that differ in letters or digits, whatever their case, "
+            f"found {listed(stages)}; rename one"
+        )

@@ -2,82 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pathlib
 import sys
-import textwrap
 
 import pytest
 
 import mlo
-from mlo.callbacks import Recorder
 from mlo.cli import main
 from mlo.errors import ConfigurationError
-from mlo.recipe import Job
 from mlo.recipes import find_recipes, load_recipe
-from mlo.run_folder import RunFolder
 
-TINY = """
-    import torch
-    from rich.table import Table
-
-    import mlo
-    from mlo.configuration import RecipeConfig
-    from mlo.recipe import Recipe, Results
-
-    class Config(RecipeConfig):
-        steps: int = 3
-        rate: float = 0.25
-
-    def loss(point):
-        return 0.5 * point["x"].square().sum()
-
-    class Tiny(Recipe):
-        name, summary, config = "tiny", "A parabola walked down.", Config
-
-        def engine(self, config, seed):
-            start = {"x": torch.tensor(1.0 + seed)}
-            return mlo.Engine([mlo.Problem("point", params=start, loss=loss,
-                optimizer=lambda params: torch.optim.SGD(params, config.rate))])
-
-        def run(self, config, job):
-            ends = []
-            with job.board(config.seeds * config.steps) as board:
-                for seed in range(config.seeds):
-                    engine = self.engine(config, seed)
-                    engine.run(config.steps, callbacks=job.callbacks(f"seed {seed}", board))
-                    ends.append(engine.problems["point"].module["x"].item())
-            table = Table("seed", "x", title="ends")
-            for seed, x in enumerate(ends):
-                table.add_row(str(seed), f"{x:.6f}")
-            return Results({"x": ends}, (table,), ("a note with [brackets] and :smile:",))
-
-    recipe = Tiny()
-"""
-
-METHOD = """
-    import dataclasses
-    import mlo
-
-    @dataclasses.dataclass(frozen=True)
-    class Mine(mlo.Direct):
-        '''A method of another package.'''
-
-    nothing = 3
-"""
-
-
-def install(folder: pathlib.Path, monkeypatch, name: str, code: str, entries: str) -> None:
-    """Put a distribution with one module and some entry points where Python finds it."""
-    site = folder / f"site-{name}"
-    info = site / f"{name}-0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(textwrap.dedent(entries))
-    (site / f"{name}.py").write_text(textwrap.dedent(code))
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(site)
-    importlib.invalidate_caches()
+from .offered import METHOD, TINY, install
 
 
 @pytest.fixture
@@ -107,14 +41,12 @@ def test_an_installed_recipe_is_listed_drawn_and_run(offer, tmp_path, capsys):
     assert main(["run", "tiny", "--steps", "2", "--seeds", "2", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     # x <- (1 - 0.25) x, twice, from 1 and from 2.
-    assert "0.562500" in printed
-    assert "1.125000" in printed
+    assert "0.5625" in printed
+    assert "1.125" in printed
     # What a recipe says is text, not markup.
     assert "a note with [brackets] and :smile:" in printed
-    assert {path.name for path in out.glob("*.jsonl")} == {
-        "records-seed-0.jsonl",
-        "records-seed-1.jsonl",
-    }
+    records = {path.relative_to(out).as_posix() for path in out.rglob("*.jsonl")}
+    assert records == {f"seed-{seed}/walk/records.jsonl" for seed in (0, 1)}
 
 
 def test_an_unknown_recipe_is_named_with_the_nearest():
@@ -201,13 +133,3 @@ def test_a_method_cannot_take_a_name_that_is_taken(offer, names):
         offer(f"mlo_test_method{i}", METHOD, entry, group="mlo.hypergradients")
     with pytest.raises(ConfigurationError, match=f"'{names[0]}'"):
         mlo.methods()
-
-
-def test_a_job_records_in_its_folder_and_without_one_nowhere(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    for where in (folder, None):
-        job = Job("title", folder=where, quiet=True)
-        with job.board(1) as board:
-            callbacks = job.callbacks("Seed 3, plain+val", board)
-        paths = [c.path for c in callbacks if isinstance(c, Recorder)]
-        assert paths == ([] if where is None else [folder.path / "records-seed-3-plain-val.jsonl"])

@@ -48,6 +48,8 @@ def test_callbacks_hear_of_everything_in_their_order():
     start, end = calls[0][2], calls[-1][2]
     assert (start.ticks, start.problems) == (2, ("net", "decay"))
     assert "level 1  decay" in start.graph
+    assert [p["name"] for p in start.drawing["problems"]] == ["net", "decay"]
+    assert {"read": "net", "by": "decay", "response": True} in start.drawing["edges"]
     assert end is result
 
 
@@ -188,10 +190,17 @@ def test_an_evaluation_that_fails_puts_the_modes_back():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("returned", [None, "high", [1.0], {"a": "b"}, {"a": None}])
+@pytest.mark.parametrize(
+    "returned", [None, "high", [1.0], {"a": "b"}, {"a": None}, {"a": torch.ones(2, 2)}]
+)
 def test_an_evaluation_that_returns_no_numbers_is_named(returned):
     with pytest.raises(EvaluationError, match=r"'look'.*number.*got"):
         engine().run(ticks=1, evaluate={"look": (lambda net: returned, 1)})
+
+
+def test_an_evaluation_may_return_a_parameter_itself():
+    result = engine().run(ticks=1, evaluate={"alpha": (lambda decay: next(decay.parameters()), 1)})
+    assert type(result.last("alpha")["alpha"]) is float
 
 
 def scripted(values):

@@ -1,201 +1,269 @@
-"""The folder of a run, and that of a whole run of Learning From Mistakes made in it."""
+"""The folder of a run: who may write to it, what it is called, and files that are always whole."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import io
+import errno
 import json
-import math
-import sys
+import os
+import pathlib
+import threading
+import time
 
 import pytest
-import torch
 
 import mlo
-from mlo.cli import main
-from mlo.errors import ConfigurationError
-from mlo.files import json_text, write_text
+from mlo import run_lock
+from mlo.errors import ConfigurationError, RunFolderError
+from mlo.files import read_json
+from mlo.recipe import RecipeConfig
+from mlo.recorded import read_run
 from mlo.run_folder import RunFolder, new_folder
+from mlo.stage_folder import StageFolder, slug
 
-SETTINGS = "--ticks 8 --seeds 2 --width 4 --features 8 --evaluations 4 --noise flip --rate 0.4"
-NETWORKS = ["plain", "plain+val", "learner", "relearner"]
-RUNS = {"plain": ["learner"], "plain-val": ["learner"], "lfm": ["learner", "relearner"]}
-
-
-def run(*words: str) -> str:
-    """Run the recipe and return what it printed."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            assert main(["run", "lfm-reweighting", "--quiet", *words]) == 0
-    finally:
-        torch.set_default_dtype(dtype)
-    return printed.getvalue()
+from .staged import Config, Staged, begun, run
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of one run, and what the run printed."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    return folder, run(*SETTINGS.split(), "--out", str(folder))
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(run_lock, "_PATIENCE", 0.05)
 
 
-def read(folder, name):
-    return json.loads((folder / name).read_text())
+def begin(folder, *stages):
+    folder.begin("r", RecipeConfig(), dict.fromkeys(stages or ["walk"], 3))
 
 
-def records(folder, seed, name):
-    lines = (folder / f"records-seed-{seed}-{name}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def test_a_run_leaves_these_files_and_no_others(finished):
-    folder, _ = finished
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names == {
-        *("config.json", "versions.json", "results.json"),
-        *("plots/accuracy.png", "plots/weights.png"),
-        *(f"records-seed-{seed}-{name}.jsonl" for seed in (0, 1) for name in RUNS),
+def test_a_run_leaves_these_files_and_no_others(tmp_path):
+    path, recipe, config = tmp_path / "run", Staged(), Config(first_seed=2)
+    run(begun(path, recipe, config), recipe, config)
+    names = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    stages = {
+        f"seed-2/{stage}/{name}"
+        for stage in ("first", "go-on", "third")
+        for name in ("records.jsonl", "carry.pt", "done.json")
     }
+    written = {"run.json", "config.json", "versions.json", "metrics.csv", "results.json"}
+    assert names == {*written, *stages, ".lock"}
+    assert read_json(path / "config.json") == config.model_dump()
+    state = read_json(path / "run.json")
+    assert state["stages"] == {"first": 3, "go on": 3, "third": 1}
+    assert (state["recipe"], state["status"]) == ("staged", "completed")
+    started, ended = (datetime.datetime.fromisoformat(state[key]) for key in ("started", "ended"))
+    assert started <= ended
+    assert state["seconds"] > 0
+    end = read_json(path / "seed-2/third/done.json")
+    assert (end["status"], end["ticks"]) == ("completed", 1)
 
 
-def test_the_configuration_is_resolved_and_the_versions_are_those_in_use(finished):
-    folder, _ = finished
-    config = read(folder, "config.json")
-    assert (config["ticks"], config["width"], config["features"], config["seeds"]) == (8, 4, 8, 2)
-    assert (config["temperature"], config["hypergradient"]) == (0.1, "one-step")
-    versions = read(folder, "versions.json")
-    assert versions["torch"] == torch.__version__
-    assert versions["mlo-engine"] == mlo.__version__
-    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", RUNS)
-def test_records_are_a_start_all_ticks_the_evaluations_and_an_end(finished, seed, name):
-    lines = records(finished[0], seed, name)
-    kinds = [line["kind"] for line in lines]
-    assert kinds == ["start", *(["tick"] * 2 + ["evaluation"]) * 4, "end"]
-    start, end = lines[0], lines[-1]
-    assert start["ticks"] == 8
-    moved = ["learner", "relearner", "validator"] if name == "lfm" else ["learner"]
-    assert start["problems"] == moved
-    assert (end["status"], end["ticks"]) == ("completed", 8)
-    ticks = [line for line in lines if line["kind"] == "tick"]
-    assert [line["tick"] for line in ticks] == list(range(8))
-    for tick in ticks:
-        assert {move["problem"] for move in tick["moves"]} == set(moved)
-        assert all(move["loss"] > 0 and move["gradient_norm"] > 0 for move in tick["moves"])
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_curves_of_the_results_are_the_evaluations_of_the_records(finished, seed):
-    folder, _ = finished
-    found = read(folder, "results.json")["results"]["seeds"][seed]
-    assert found["seed"] == seed
-    assert set(found["curves"]) == set(found["accuracy"]) == set(NETWORKS)
-    for name, networks in RUNS.items():
-        evaluated = [r for r in records(folder, seed, name) if r["kind"] == "evaluation"]
-        for network in networks:
-            curve = [[r["tick"] + 1, r["metrics"][network]] for r in evaluated]
-            key = {"plain": "plain", "plain-val": "plain+val"}.get(name, network)
-            assert found["curves"][key] == curve
-            assert found["accuracy"][key] == curve[-1][1]
-            assert curve[-1][0] == 8
-
-
-def test_mean_and_spread_are_those_over_the_seeds(finished):
-    results = read(finished[0], "results.json")["results"]
-    for kind in ("accuracy", "weight"):
-        assert results["mean"][kind].keys() == results["seeds"][0][kind].keys()
-        for name, mean in results["mean"][kind].items():
-            first, second = (seed[kind][name] for seed in results["seeds"])
-            assert mean == pytest.approx((first + second) / 2, abs=1e-12)
-            # Two values: half their distance, times the square root of 2 of the sample.
-            half = abs(first - second) / 2
-            assert results["spread"][kind][name] == pytest.approx(half * 2**0.5, abs=1e-12)
-
-
-def test_the_printed_table_shows_the_numbers_of_the_results(finished):
-    folder, printed = finished
-    results = read(folder, "results.json")["results"]
-    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.split()}
-    shown = {"0": results["seeds"][0], "1": results["seeds"][1]}
-    for label, row in {**shown, "mean": results["mean"], "spread": results["spread"]}.items():
-        accuracies = [f"{100 * row['accuracy'][name]:.1f}" for name in NETWORKS]
-        weights = [f"{row['weight'][name]:.3f}" for name in ("clean", "corrupted")]
-        assert rows[label] == accuracies + weights
-    heading = "seed plain plain+val learner relearner a clean a corrupted"
-    assert heading in " ".join(printed.split())
-    assert f"written to {folder}" in printed
-
-
-@pytest.mark.parametrize("name", ["accuracy", "weights"])
-def test_plots_are_pictures_with_something_on_them(finished, name):
-    from matplotlib.image import imread
-
-    path = finished[0] / "plots" / f"{name}.png"
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    picture = imread(path)
-    assert min(picture.shape[:2]) > 300
-    assert picture[..., :3].std() > 0.05
-
-
-def test_the_written_configuration_reproduces_every_number(finished, tmp_path):
-    folder, printed = finished
-    again = run("--config", str(folder / "config.json"), "--out", str(tmp_path / "again"))
-    assert read(tmp_path / "again", "config.json") == read(folder, "config.json")
-    old, new = (read(f, "results.json")["results"] for f in (folder, tmp_path / "again"))
-    assert new == old
-    assert again.partition("Plots")[0] == printed.partition("Plots")[0]
-    for name in RUNS:
-        for before, after in zip(
-            records(folder, 1, name), records(tmp_path / "again", 1, name), strict=True
-        ):
-            assert {**before, "seconds": 0} == {**after, "seconds": 0}
-
-
-def test_another_setting_gives_other_numbers(finished, tmp_path):
-    config = str(finished[0] / "config.json")
-    run("--config", config, "--seeds", "1", "--encoder-rate", "0.1", "--out", str(tmp_path / "b"))
-    old = read(finished[0], "results.json")["results"]["seeds"][0]
-    new = read(tmp_path / "b", "results.json")["results"]
-    assert new["seeds"][0]["weight"] != old["weight"]
-    # Of a single value there is no spread.
-    assert set(new["spread"]["accuracy"].values()) == {None}
-
-
-def test_a_run_without_matplotlib_ends_well_and_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    printed = run("--ticks", "1", "--seeds", "1", "--width", "1", "--out", str(tmp_path / "run"))
-    assert "pip install 'mlo-engine[plots]'" in printed
-    assert "results.json" in {path.name for path in (tmp_path / "run").iterdir()}
-
-
-def test_an_interrupted_run_keeps_what_was_recorded(tmp_path, monkeypatch, capsys):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("problems.lfm.experiment.accuracy", interrupted)
-    torch.set_default_dtype(torch.float32)
-    words = f"run lfm-reweighting {SETTINGS} --quiet --out".split()
-    assert main([*words, str(tmp_path / "run")]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    lines = records(tmp_path / "run", 0, "plain")
-    assert [line["kind"] for line in lines] == ["start", "tick", "tick", "end"]
-    assert (lines[-1]["status"], lines[-1]["ticks"]) == ("failed", 2)
-    assert not (tmp_path / "run/results.json").exists()
+# Who may write ------------------------------------------------------------------------------------
 
 
 def test_a_new_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path):
-    path = tmp_path / "a/b"
-    RunFolder(path)
-    assert path.is_dir()
-    folder = RunFolder(path)
-    assert folder.records("x") == path / "records-x.jsonl"
-    assert not list(path.iterdir())
+    for path in (tmp_path / "a/b", tmp_path / "c"):
+        (tmp_path / "c").mkdir(exist_ok=True)
+        with RunFolder.create(path) as folder:
+            assert folder.path.is_dir()
+        with RunFolder.create(str(path)):  # nothing but a lock was left behind
+            pass
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cut off", "foreign"])
+def test_a_folder_with_files_is_refused_and_stays_as_it_is(tmp_path, state):
+    path = tmp_path / "run"
+    if state == "foreign":
+        path.mkdir()
+        (path / "thesis.txt").write_text("old")
+    else:
+        with RunFolder.create(path) as folder:
+            begin(folder)
+            if state != "cut off":
+                folder.end(state, "", 1.0)
+    before = {file: file.read_bytes() for file in path.rglob("*")}
+    with pytest.raises(RunFolderError, match=r"new or empty folder, found files in.*--resume"):
+        RunFolder.create(path)
+    assert {file: file.read_bytes() for file in path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_folder_in_which_a_run_is_at_work_is_refused(tmp_path, has_begun):
+    path = tmp_path / "run"
+    with RunFolder.create(path) as folder:
+        if has_begun:
+            begin(folder)
+            with pytest.raises(RunFolderError, match="another process is writing"):
+                RunFolder.resume(path)
+        with pytest.raises(RunFolderError, match=r"another process is writing|found files"):
+            RunFolder.create(path)
+        assert folder.path == path
+    if has_begun:
+        with RunFolder.resume(path):
+            pass
+
+
+def test_a_complete_run_is_not_resumed_and_what_is_no_run_neither(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.create(path) as folder:
+        begin(folder)
+        folder.end("completed", "", 1.0)
+    with pytest.raises(RunFolderError, match="complete; nothing to resume") as caught:
+        RunFolder.resume(path)
+    # The error, which is still there, keeps all of its frames, and the lock was given back.
+    assert not run_lock.in_use(path)
+    assert caught.value.__traceback__ is not None
+    (tmp_path / "other").mkdir()
+    for place in (tmp_path / "other", tmp_path / "absent"):
+        with pytest.raises(RunFolderError, match=r"run\.json.*'mlo run' made"):
+            RunFolder.resume(place)
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_the_lock_is_given_back_by_whichever_thread_ends_the_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    begin(folder)
+    ender = threading.Thread(target=folder.__exit__, args=(None, None, None))
+    ender.start()
+    ender.join()
+    with RunFolder.resume(tmp_path / "run"):
+        pass
+
+
+def test_a_run_that_ends_between_the_look_and_the_lock_keeps_its_folder(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+
+    def late(place):
+        monkeypatch.setattr("mlo.run_folder.locked", run_lock.locked)
+        with RunFolder.create(path) as other:
+            begin(other, "quick")
+        return run_lock.locked(place)
+
+    monkeypatch.setattr("mlo.run_folder.locked", late)
+    with pytest.raises(RunFolderError, match="found files"):
+        RunFolder.create(path)
+    with RunFolder.resume(path) as folder:
+        assert folder.state["stages"] == {"quick": 3}
+
+
+def test_of_many_threads_that_want_a_folder_one_gets_it(tmp_path):
+    for round in range(15):
+        path, barrier, won, lost = tmp_path / str(round), threading.Barrier(4), [], []
+
+        def create(path=path, barrier=barrier, won=won, lost=lost, brief=round % 2):
+            barrier.wait()
+            try:
+                folder = RunFolder.create(path)
+                begin(folder)
+                won.append(folder)
+                if brief:
+                    folder.__exit__(None, None, None)
+            except RunFolderError as error:
+                lost.append(error)
+
+        threads = [threading.Thread(target=create) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(won), len(lost)) == (1, 3)
+        won[0].__exit__(None, None, None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_of_many_processes_that_want_a_folder_one_gets_it(tmp_path):
+    for round in range(5):
+        path, children = tmp_path / f"run-{round}", []
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                code = 2
+                try:
+                    folder = RunFolder.create(path)
+                    begin(folder)
+                    code = 0
+                    folder.__exit__(None, None, None)
+                except RunFolderError:
+                    code = 1
+                finally:
+                    os._exit(code)
+            children.append(child)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+        assert codes == [0, 1, 1, 1]
+
+
+def test_those_who_look_do_not_keep_a_run_from_its_folder_nor_see_each_other(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    with RunFolder.create(path) as folder:
+        begin(folder)
+    monkeypatch.setattr(run_lock, "_GLANCE", 5.0)
+    stop, seen, errors = threading.Event(), [], []
+
+    def look():
+        try:
+            while not stop.is_set():
+                seen.append(run_lock.in_use(path))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        while len(seen) < 300:
+            time.sleep(0.001)
+        assert not any(seen)
+        monkeypatch.setattr(run_lock, "_PATIENCE", 0.5)
+        for _ in range(20):
+            RunFolder.resume(path).__exit__(None, None, None)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("walk", "walk"),
+        ("plain+val", "plain-val"),
+        ("Go on.", "go-on"),
+        ("a/b", "a-b"),
+        ("../../etc", "etc"),
+        ("..\\c:\\x", "c-x"),
+        ("/root", "root"),
+        ("Größe α", "größe-α"),
+        ("x\x00y\nz", "x-y-z"),
+        ("a_b", "a_b"),
+    ],
+)
+def test_names_become_one_part_of_a_path(tmp_path, name, expected):
+    assert slug(name) == expected
+    with RunFolder.create(tmp_path / "run") as folder:
+        assert folder.stage(3, name).path == folder.path / "seed-3" / expected
+        assert folder.plot(name) == folder.path / "plots" / f"{expected}.png"
+        folder.stage(3, name).begin()
+        assert folder.stage(3, name).path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "  ", "+", "-", "x" * 300, "ä" * 101])
+def test_a_name_of_which_nothing_or_too_much_is_left_is_refused(tmp_path, name):
+    with RunFolder.create(tmp_path / "run") as folder:
+        for use in (lambda: folder.stage(0, name), lambda: folder.plot(name)):
+            with pytest.raises(RunFolderError, match="with letters or digits"):
+                use()
+        with pytest.raises(RunFolderError, match="with letters or digits"):
+            begin(folder, name)
+        assert [entry.name for entry in folder.path.iterdir() if entry.is_file()] == [".lock"]
+
+
+def test_stages_that_would_share_a_folder_are_refused_before_anything_is_written(tmp_path):
+    with RunFolder.create(tmp_path / "run") as folder:
+        with pytest.raises(RunFolderError, match=r"names that differ.*'a b', 'A-B'"):
+            begin(folder, "a b", "A-B")
+        assert [entry.name for entry in folder.path.iterdir()] == [".lock"]
+        begin(folder, "a b", "a-c")
 
 
 class Noon(datetime.datetime):
@@ -212,43 +280,94 @@ def test_runs_that_begin_in_one_second_have_folders_of_their_own(tmp_path, monke
     assert all(folder.path.is_dir() for folder in folders)
 
 
-def test_a_folder_that_another_run_has_just_made_is_not_taken(tmp_path):
-    (tmp_path / "run").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot create"):
-        RunFolder(tmp_path / "run", exist_ok=False)
-    RunFolder(tmp_path / "run")
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(datetime, "datetime", Noon)
+    barrier, folders = threading.Barrier(6), []
+
+    def make():
+        barrier.wait()
+        folders.append(new_folder(tmp_path / "runs", "lfm"))
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({folder.path for folder in folders}) == 6
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused_and_stays(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    for place in (path, path / "below"):
-        with pytest.raises(ConfigurationError, match="cannot create"):
-            RunFolder(place)
-    assert path.read_text() == "old"
+# What cannot be written ---------------------------------------------------------------------------
 
 
-def test_numbers_that_json_lacks_are_written_as_words_and_read_back():
-    value = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}, 3: None, "d": True}
-    text = json_text(value)
-    assert json.loads(text) == {
-        "a": ["nan", ["inf", 1.5]],
-        "b": {"c": "-inf"},
-        "3": None,
-        "d": True,
-    }
-    assert math.isnan(float(json.loads(text)["a"][0]))
+def test_a_place_where_no_folder_can_be_is_a_typed_error_and_stays(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone" / "away")
+    places = [file, file / "below", tmp_path / ("x" * 300), tmp_path / "nowhere"]
+    for place in places:
+        with pytest.raises(RunFolderError, match="cannot write") as caught:
+            RunFolder.create(place)
+        assert str(place) in str(caught.value)
+    for place in (*places[:3], tmp_path / "nowhere"):
+        with pytest.raises(RunFolderError, match="cannot write"):
+            new_folder(place, "lfm")
+    assert file.read_text() == "old"
 
 
-def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_text(path, "old")
-    monkeypatch.setattr("mlo.files.os.replace", lambda *names: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    monkeypatch.undo()
-    write_text(path, "new")
-    assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o644
+def test_a_folder_that_cannot_be_locked_is_a_typed_error(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with RunFolder.create(tmp_path / "run") as folder:
+        begin(folder)
+    monkeypatch.setattr(type(folder._lock), "_acquire", refuse)
+    for use in (lambda: RunFolder.create(tmp_path / "x"), lambda: RunFolder.resume(folder.path)):
+        with pytest.raises(RunFolderError, match=r"cannot write to .*Permission denied"):
+            use()
+    # It may still be read.
+    assert read_run(folder.path).active is False
+
+
+def test_a_file_in_the_place_of_a_stage_or_of_the_plots_is_a_typed_error(tmp_path):
+    with RunFolder.create(tmp_path / "run") as folder:
+        (folder.path / "seed-0").touch()
+        (folder.path / "plots").touch()
+        for use in (folder.stage(0, "walk").begin, lambda: folder.plot("x")):
+            with pytest.raises(RunFolderError, match="cannot write"):
+                use()
+
+
+# Whole files --------------------------------------------------------------------------------------
+
+
+def test_readers_never_see_half_of_a_file(tmp_path):
+    path, recipe, config = tmp_path / "run", Staged(), Config(seeds=4, steps=2)
+    folder = begun(path, recipe, config)
+    stop, errors, seen = threading.Event(), [], set()
+
+    def read():
+        try:
+            while not stop.is_set():
+                for file in path.rglob("*.json"):
+                    json.loads(file.read_text())
+                found = read_run(path)
+                seen.add(found.progress)
+                assert sum(stage.damaged for stage in found.stages) <= 1
+        except BaseException as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        run(folder, recipe, config)
+    finally:
+        stop.set()
+        reader.join()
+    assert not errors
+    assert len(seen) > 1
+
+
+def test_errors_of_folders_are_errors_of_the_configuration():
+    assert issubclass(RunFolderError, ConfigurationError)
+    assert issubclass(RunFolderError, mlo.MloError)
+    assert StageFolder(pathlib.Path("x")).checkpoints == pathlib.Path("x/checkpoints")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mlo.errors import ConfigurationError, DataError
-from problems.lfm.evaluation import accuracy, training_weights, weight_gap
+from problems.lfm.evaluation import accuracy, training_weights
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
 from problems.lfm.weights import example_weights, label_similarity, mistakes, visual_similarity
@@ -133,14 +133,3 @@ def test_training_weights_cover_the_training_set_and_change_nothing(key):
     u = mistakes(learner.eval()(valid[0][:held]), valid[1][:held])
     indexed = (valid[0][:held], valid[1][:held], torch.arange(held))
     torch.testing.assert_close(weights, top.eval()((*train, torch.arange(N)), indexed, u).detach())
-
-
-def test_weight_gap_is_the_two_means():
-    gap = weight_gap(torch.tensor([0.5, 0.7, 0.9]), torch.tensor([True, False, False]))
-    assert gap == pytest.approx((0.8, 0.5))
-
-
-@pytest.mark.parametrize("corrupted", [[True] * 3, [False] * 3, [True, False]])
-def test_weight_gap_needs_both_kinds(corrupted):
-    with pytest.raises(DataError, match="corrupted: expected a mask"):
-        weight_gap(torch.ones(3), torch.tensor(corrupted))

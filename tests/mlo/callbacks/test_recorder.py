@@ -61,6 +61,8 @@ def test_every_record_of_a_run_is_a_line_with_its_numbers(tmp_path):
     assert found[0]["ticks"] == 4
     assert found[0]["problems"] == ["point"]
     assert found[0]["graph"] == str(made.graph)
+    (problem,) = found[0]["drawing"]["problems"]
+    assert (problem["name"], problem["level"], problem["kind"]) == ("point", 0, "plain")
     for n, tick in enumerate(line for line in found if line["kind"] == "tick"):
         (move,) = tick["moves"]
         x = [0.75**n, -2 * 0.75**n]  # each step multiplies by 1 - 0.25
@@ -70,7 +72,7 @@ def test_every_record_of_a_run_is_a_line_with_its_numbers(tmp_path):
         assert move["metrics"]["x"] == pytest.approx(x, rel=1e-12)
         assert move["responses"] == []
     assert found[3]["metrics"] == {"norm": pytest.approx(0.75**2 * 5**0.5, rel=1e-12)}
-    assert (found[3]["name"], found[3]["tick"]) == ("norm", 1)
+    assert (found[3]["name"], found[3]["tick"], found[3]["distributions"]) == ("norm", 1, {})
     end = {"kind": "end", "status": "completed", "ticks": 4, "seconds": result.seconds}
     assert found[-1] == {**end, "reason": "all 4 ticks were made"}
 
