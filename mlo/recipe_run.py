@@ -33,13 +33,13 @@ class Job:
         console: the terminal, or what stands for it.
         folder: the folder of the run; None to write nothing.
         quiet: show no progress.
-        watch: makes more callbacks for every stage that has a folder.
+        watch: makes more callbacks for every stage that has a folder; None for no more.
     """
 
     console: rich.console.Console = dataclasses.field(default_factory=rich.console.Console)
     folder: RunFolder | None = None
     quiet: bool = False
-    watch: Watch = lambda _: ()
+    watch: Watch | None = None
 
 
 def run_recipe(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metric]:
@@ -142,7 +142,8 @@ class _Part:
         progress = Console(f"seed {self.seed}, {self.stage.name}", board=self.board)
         if place is None:
             return [progress]
-        return [progress, Recorder(place.records), *self.job.watch(place)]
+        more = self.job.watch(place) if self.job.watch is not None else ()
+        return [progress, Recorder(place.records), *more]
 
     def _metrics(self, result: RunResult, setup: Setup) -> list[Metric]:
         """The last value of every metric of every evaluation."""

@@ -38,8 +38,9 @@ class TensorBoard(Callback):
     Beside these ``seconds/tick``, ``EVALUATION/METRIC`` of all evaluations (below ``evaluation/``
     where an evaluation is called as one of the groups above), and the texts ``graph`` at the start
     and ``end`` at the end. Of a vector ``EVALUATION/METRIC`` is the mean, and
-    ``EVALUATION/METRIC/percentiles`` a histogram of its percentiles. The step of everything is the tick, counted from 0: a move's the tick in
-    which it was made, an evaluation's and the end's the tick after which they came.
+    ``EVALUATION/METRIC/percentiles`` a histogram of its percentiles. The step of everything is the
+    tick, counted from 0: a move's the tick in which it was made, an evaluation's and the end's the
+    tick after which they came.
 
     Numbers are read from the device after every n-th tick, which waits for it. Several runs with
     one object follow each other in its folder.

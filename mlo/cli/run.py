@@ -84,9 +84,9 @@ def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job, folder: RunFolde
         show_folded(job.console, note)
 
 
-def _watch(options: Options) -> Watch:
+def _watch(options: Options) -> Watch | None:
     if not options["tensorboard"]:
-        return lambda _: ()
+        return None
     # Imported before there is a folder, since the library may not be installed.
     from mlo.callbacks import TensorBoard
 

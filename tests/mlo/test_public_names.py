@@ -157,7 +157,7 @@ RAISED = {
     errors.StationarityError: unsolvable,
 }
 # The engine has no data sets: what raises it are the problem libraries, tested with them.
-ELSEWHERE = {errors.DataError}
+ELSEWHERE = {errors.DataError, errors.RunFolderError, errors.CarryError}
 
 
 def kinds(error):
