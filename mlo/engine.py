@@ -211,7 +211,8 @@ class Engine:
             epochs: epochs of the first stream that has a length, from the lowest problem on. Give
                 either this or `ticks`.
             callbacks: what watches the run (see `mlo.Callback`); they are called in this order.
-            evaluate: name -> (function, n): called after every n-th tick and after the last one.
+            evaluate: name -> (function, n): called after every n-th tick and after the last one,
+                be that the planned one or the one at which a callback stopped the run.
                 The function's argument names are the problems whose modules it is handed, in
                 evaluation mode, without gradients; it returns a number or {metric: number or
                 vector [N]}, draws on no random state of the run, and leaves the modules' modes as

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlo.callbacks.base import Watchers
+from mlo.callbacks.base import Stop, Watchers
 from mlo.distribution import Distribution, is_vector
 from mlo.errors import DeclarationError, EvaluationError, described, listed, nearest
 from mlo.notes import noting
@@ -50,12 +50,12 @@ class Evaluations:
                 )
             self.functions[name] = (function, reads, every)
 
-    def due(self, tick: int, *, last: bool) -> list[EvaluationRecord]:
-        """Evaluate what is due after `tick`, counted from 0; everything after the last one."""
+    def make(self, tick: int, *, due: bool) -> list[EvaluationRecord]:
+        """Make those that are due after `tick`, counted from 0, or those that are not."""
         return [
             self._evaluate(name, function, reads, tick)
             for name, (function, reads, every) in self.functions.items()
-            if last or (tick + 1) % every == 0
+            if ((tick + 1) % every == 0) is due
         ]
 
     def _evaluate(
@@ -102,6 +102,10 @@ def run_loop(
     def on_move(record: MoveRecord) -> None:
         watchers.tell("on_move", record)
 
+    def look(evaluations: list[EvaluationRecord]) -> list[Stop]:
+        seen.extend(evaluations)
+        return [stop for e in evaluations for stop in watchers.tell("on_evaluation", e)]
+
     try:
         watchers.start(start)
         for tick in range(start.ticks):
@@ -110,9 +114,9 @@ def run_loop(
             if tick % record_every == 0:
                 records.append(record)
             stops = watchers.tell("on_tick", record)
-            for evaluation in evaluations.due(record.tick, last=done == start.ticks):
-                seen.append(evaluation)
-                stops += watchers.tell("on_evaluation", evaluation)
+            stops += look(evaluations.make(record.tick, due=True))
+            if stops or done == start.ticks:
+                stops += look(evaluations.make(record.tick, due=False))
             if stops:
                 status, reason = Status.STOPPED, stops[0].reason
                 break

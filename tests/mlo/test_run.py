@@ -291,3 +291,16 @@ def test_step_and_run_go_on_from_one_another():
     assert one.tick == other.tick == 7
     assert one.step().losses == other.step().losses
     assert len({tuple(loss.values()) for loss in losses}) == 7
+
+
+@pytest.mark.parametrize("hook", ["on_tick", "on_evaluation"])
+def test_a_run_that_is_stopped_ends_with_every_evaluation_once(hook):
+    log = Log([], stop_at=(hook, 2))
+    evaluate = {"often": (count, 3), "seldom": (count, 50)}
+    run = engine()
+    result = run.run(ticks=100, callbacks=[log], evaluate=evaluate)
+    assert (result.status, result.ticks) == (mlo.Status.STOPPED, 3)
+    assert [(e.name, e.tick) for e in result.evaluations] == [("often", 2), ("seldom", 2)]
+    end = count(run.problems["net"].module)
+    assert result.last("often") == {"often": end}
+    assert result.last("seldom") == {"seldom": end}
