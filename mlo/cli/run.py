@@ -13,10 +13,11 @@ from mlo.cli.offered import OfferedGroup, Options
 from mlo.cli.output import show, show_folded
 from mlo.cli.resume import resumed
 from mlo.configuration import RecipeConfig
-from mlo.errors import ConfigurationError
+from mlo.errors import ConfigurationError, DataError
 from mlo.recipe import Recipe
 from mlo.recipe_run import Job, Watch, carry_out
 from mlo.recipes import RECIPES
+from mlo.recorded import read_run
 from mlo.run_folder import RunFolder, new_folder
 from mlo.stage_folder import StageFolder
 
@@ -78,10 +79,23 @@ def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job, folder: RunFolde
     path = shlex.quote(str(folder.path))
     for note in (
         *recipe.notes(config),
+        _pictures(recipe, config, folder),
         f"took {folder.state['seconds']:.1f} s",
         f"written to {folder.path}; 'mlo report {path}' makes a page of it",
     ):
         show_folded(job.console, note)
+
+
+def _pictures(recipe: Recipe[Any], config: RecipeConfig, folder: RunFolder) -> str:
+    """Draw the run into its folder; say that it was done, or what is missing for it."""
+    from mlo.report import write_plots
+
+    recorded = read_run(folder.path)
+    try:
+        write_plots(recorded, recipe.plots(config, recorded), folder)
+    except DataError as error:
+        return f"no pictures were drawn: {error}"
+    return f"pictures are in {folder.path / 'plots'}"
 
 
 def _watch(options: Options) -> Watch | None:
