@@ -40,7 +40,7 @@ class RecordedRun:
         config: the resolved configuration.
         versions: software and machine.
         stages: those that have begun, by seed and then in order.
-        plots: pictures of the run.
+        plots: pictures of the run, as PNG; those of its recipe lie beside them as SVG too.
         active: whether a process on this machine is writing to it.
     """
 

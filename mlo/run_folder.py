@@ -111,12 +111,12 @@ class RunFolder:
         """Write the final numbers."""
         self._write("results.json", results)
 
-    def plot(self, name: str) -> pathlib.Path:
-        """Path of the picture called `name`, as PNG; makes the folder of plots."""
+    def plot(self, name: str, kind: str = "png") -> pathlib.Path:
+        """Path of the picture called `name`, of that kind of file; makes the folder of plots."""
         folder = self.path / "plots"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        return folder / f"{slug(name)}.png"
+        return folder / f"{slug(name)}.{kind}"
 
     def __enter__(self) -> RunFolder:
         return self

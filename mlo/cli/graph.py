@@ -26,7 +26,7 @@ def draw(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None:
     )
     console = rich.console.Console()
     if out is None:
-        show(console, drawing)
+        show(console, drawing.rstrip("\n"))
     else:
         save(console, out, drawing)
 

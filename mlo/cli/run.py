@@ -79,8 +79,8 @@ def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job, folder: RunFolde
     path = shlex.quote(str(folder.path))
     for note in (
         *recipe.notes(config),
-        _pictures(recipe, config, folder),
         f"took {folder.state['seconds']:.1f} s",
+        _pictures(recipe, config, folder),
         f"written to {folder.path}; 'mlo report {path}' makes a page of it",
     ):
         show_folded(job.console, note)
