@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pydantic
 from pydantic import BaseModel, Field
 
-from mlo.errors import ConfigurationError
+from mlo.errors import ConfigurationError, listed
+from mlo.files import json_text
 from mlo.pydantic_errors import find_misfits
 from mlo.section import NONE, Section
 from mlo.setting_types import places
 
-__all__ = ["NONE", "RecipeConfig", "Section", "combine", "configure"]
+__all__ = ["NONE", "RecipeConfig", "Section", "check_written", "combine", "configure"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,6 +40,24 @@ class RecipeConfig(Section):
     def seed_range(self) -> range:
         """The seeds of all repetitions."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+
+def check_written(model: type[Model], config: Model) -> None:
+    """Make sure that a configuration is the same after it was written to a file of JSON and read.
+
+    Raises:
+        ConfigurationError: it is not; the message names the settings.
+    """
+    written = json.loads(json_text(config.model_dump(mode="json", by_alias=True)))
+    again = configure(model, written, title=f"{model.__name__}, read back from config.json")
+    pairs = {name: (getattr(config, name), getattr(again, name)) for name in model.model_fields}
+    # NaN is not itself, but what was NaN and is NaN is the same setting.
+    other = [n for n, (a, b) in pairs.items() if a != b and not (a != a and b != b)]  # noqa: PLR0124
+    if other:
+        raise ConfigurationError(
+            f"{model.__name__}: expected settings that a file can hold, but {listed(other)} would "
+            "be read back as another value; correct how the fields are serialized"
+        )
 
 
 def combine(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def load(entry: EntryPoint, kind: str) -> Any:
     """
     try:
         return entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{kind} '{entry.name}': '{entry.value}' cannot be loaded "
             f"({type(error).__name__}: {error}); repair or uninstall the package that offers it"

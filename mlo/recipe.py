@@ -76,7 +76,21 @@ class Stage(Generic[ConfigT]):
     def setup(self, config: ConfigT, seed: int, carry: Carry) -> Setup:
         """Make the stage ready; the global random states are left as they were."""
         with self.seeded(seed):
-            return self.build(config, seed, carry)
+            return self.built(config, seed, carry)
+
+    def built(self, config: ConfigT, seed: int, carry: Carry) -> Setup:
+        """What `build` returns, on the present random states.
+
+        Raises:
+            ConfigurationError: it is no `Setup`.
+        """
+        setup = self.build(config, seed, carry)
+        if not isinstance(setup, Setup):
+            raise ConfigurationError(
+                f"Stage('{self.name}'): expected build to return a Setup, got "
+                f"{type(setup).__name__}; return Setup(engine, ...)"
+            )
+        return setup
 
     def seeded(self, seed: int) -> Any:
         """A context in which the global random states are those of this stage and seed."""

@@ -124,7 +124,7 @@ class _Part:
         if place is not None:
             place.begin()
         with self.stage.seeded(self.seed):
-            setup = self.stage.build(self.config, self.seed, carry)
+            setup = self.stage.built(self.config, self.seed, carry)
             result = setup.engine.run(
                 self.stage.ticks,
                 callbacks=[*self._callbacks(place), *setup.callbacks],

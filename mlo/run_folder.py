@@ -89,7 +89,7 @@ class RunFolder:
             RunFolderError: two stages would share a folder, or something cannot be written.
         """
         check_names(list(stages))
-        self._write("config.json", config.model_dump(mode="json"))
+        self._write("config.json", config.model_dump(mode="json", by_alias=True))
         self._write("versions.json", environment())
         self._write("run.json", {"recipe": recipe, "stages": stages, **_state("running", "", {})})
 
@@ -175,9 +175,11 @@ def _check_empty(path: pathlib.Path) -> None:
     with writing(path):
         occupied = any(entry.name != LOCK for entry in path.iterdir())
     if occupied:
+        begun = (path / "run.json").exists()
         raise RunFolderError(
             f"run folder: expected a new or empty folder, found files in '{path}'; choose "
-            "another, since a run never overwrites an older one, or go on with --resume"
+            "another, since a run never overwrites an older one"
+            + (", or go on with --resume" if begun else "")
         )
 
 

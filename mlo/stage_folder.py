@@ -49,6 +49,11 @@ class StageFolder:
         return self.path / "checkpoints"
 
     @property
+    def events(self) -> pathlib.Path:
+        """The folder of the event files, where `TensorBoard` watches."""
+        return self.path / "tensorboard"
+
+    @property
     def done(self) -> bool:
         """Whether the stage is over."""
         return (self.path / "done.json").exists()
@@ -62,12 +67,16 @@ class StageFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if self.records.exists():
-                self.records.rename(self._next_attempt())
+                attempt = self._next_attempt()
+                self.records.rename(attempt)
+                if self.events.exists():
+                    self.events.rename(attempt.with_name(f"{self.events.name}-{attempt.stem}"))
 
     def _next_attempt(self) -> pathlib.Path:
-        numbers = itertools.count(1)
-        paths = (self.path / f"attempt-{number}.jsonl" for number in numbers)
-        return next(path for path in paths if not path.exists())
+        """The name for the records of an attempt, which no records and no events have."""
+        paths = (self.path / f"attempt-{number}.jsonl" for number in itertools.count(1))
+        taken = {path.stem.removeprefix(f"{self.events.name}-") for path in self.path.iterdir()}
+        return next(path for path in paths if path.stem not in taken)
 
     def finish(self, result: RunResult, carry: Carry, metrics: Sequence[Metric]) -> None:
         """Write what is handed on, then how the stage ended."""
@@ -81,7 +90,11 @@ class StageFolder:
         Raises:
             DataError: the file is absent or damaged.
         """
-        return Carry.load(self.path / "carry.pt")
+        try:
+            return Carry.load(self.path / "carry.pt")
+        except DataError as error:
+            done = self.path / "done.json"
+            raise DataError(f"{error}: delete '{done}' and go on with --resume") from error
 
     def metrics(self) -> list[Metric]:
         """The final metrics of the stage.

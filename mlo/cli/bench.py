@@ -6,12 +6,11 @@ import pathlib
 from typing import Any
 
 import click
-import rich.console
 
 from mlo.benchmark import BENCHMARKS, Benchmark, BenchmarkConfig, measure
 from mlo.cli.list import show_offers
 from mlo.cli.offered import OfferedGroup, Options, summary
-from mlo.cli.output import check_new_file, save, show_folded
+from mlo.cli.output import check_new_file, new_console, save, show_folded
 from mlo.files import json_text
 
 
@@ -20,7 +19,7 @@ def run_benchmark(benchmark: Benchmark[Any], config: BenchmarkConfig, options: O
     out = options["out"]
     if out is not None:
         check_new_file(out)
-    console = rich.console.Console()
+    console = new_console()
     results, written = measure(benchmark, config, console)
     for table in results.tables:
         console.print(table)
@@ -33,7 +32,7 @@ def run_benchmark(benchmark: Benchmark[Any], config: BenchmarkConfig, options: O
 def _list() -> None:
     """List the benchmarks where none is named."""
     if click.get_current_context().invoked_subcommand is None:
-        console = rich.console.Console()
+        console = new_console()
         show_offers(console, "benchmarks", BENCHMARKS.find, lambda name: summary(BENCHMARKS, name))
 
 

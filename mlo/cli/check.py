@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import rich.console
 
 from mlo.cli.graph import stage_option
 from mlo.cli.offered import OfferedGroup, Options
-from mlo.cli.output import show, show_folded
+from mlo.cli.output import new_console, show, show_folded
 from mlo.configuration import RecipeConfig
 from mlo.errors import CheckError
 from mlo.recipe import Recipe
@@ -24,7 +23,7 @@ def compare(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None
     """
     from mlo.testing import check_program
 
-    console = rich.console.Console()
+    console = new_console()
     engine = recipe.engine(config, config.first_seed, options["stage"])
     if options["after"] > 0:
         engine.run(ticks=options["after"])

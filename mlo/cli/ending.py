@@ -37,7 +37,7 @@ def ending(error: BaseException) -> Ending | None:
 
 def _of_exit(stop: SystemExit) -> Ending:
     if stop.code is None or isinstance(stop.code, int):
-        return stop.code or OK, ""
+        return stop.code or FAILED, ""  # a recipe that leaves has not done its work
     return FAILED, str(stop.code)
 
 

@@ -6,10 +6,9 @@ import pathlib
 from typing import Any
 
 import click
-import rich.console
 
 from mlo.cli.offered import OfferedGroup, Options
-from mlo.cli.output import check_new_file, save, show
+from mlo.cli.output import check_new_file, new_console, save, show
 from mlo.configuration import RecipeConfig
 from mlo.graph import DependencyGraph
 from mlo.recipe import Recipe
@@ -24,7 +23,7 @@ def draw(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None:
     drawing = drawn(
         recipe.engine(config, config.first_seed, options["stage"]).graph, options["format"]
     )
-    console = rich.console.Console()
+    console = new_console()
     if out is None:
         show(console, drawing.rstrip("\n"))
     else:

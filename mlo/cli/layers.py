@@ -14,6 +14,7 @@ from mlo.cli.settings import Presets, Setting, SettingOption, default_of, settin
 from mlo.cli.words import nested_model
 from mlo.configuration import NONE, combine, configure
 from mlo.errors import ConfigurationError, listed, nearest
+from mlo.misfit import shown
 
 Settings = dict[str, Any]
 """Settings by name, nested ones in mappings of their own."""
@@ -65,7 +66,7 @@ def read_file(path: pathlib.Path) -> Settings:
         raise ConfigurationError(
             f"--config: cannot read '{path}': {error.strerror}; give the path of a TOML file"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"--config: '{path}' is damaged: {error}; correct it") from error
     if not isinstance(table, dict):
         raise ConfigurationError(
@@ -121,11 +122,12 @@ def _value(text: str, setting: Setting | None, source: str) -> Any:
     """Read lists, tables and `none`; pydantic reads everything else from the text itself."""
     if text == NONE and setting is not None and setting.optional:
         return None
-    if not text.startswith(("[", "{")):
+    plain = setting is not None and setting.field.annotation is str
+    if plain or not text.startswith(("[", "{")):
         return text
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{source}: expected a list or table as in JSON, got '{text}': {error}"
+            f"{source}: expected a list or table as in JSON, got {shown(text)}: {error}"
         ) from error

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mlo.benchmark import BENCHMARKS
 from mlo.cli.offered import damaged, summary
-from mlo.cli.output import first_line, show
+from mlo.cli.output import first_line, new_console, show
 from mlo.errors import ConfigurationError
 from mlo.recipes import RECIPES
 
@@ -20,7 +20,7 @@ def list_all() -> None:
     """List recipes, hypergradient methods and benchmarks."""
     from mlo.hypergradients.registry import method_names
 
-    console = rich.console.Console()
+    console = new_console()
     show_offers(console, "recipes", RECIPES.find, _recipe)
     show_offers(console, "hypergradient methods", method_names, _method)
     show_offers(console, "benchmarks", BENCHMARKS.find, lambda name: summary(BENCHMARKS, name))

@@ -12,6 +12,14 @@ from mlo.errors import ConfigurationError
 from mlo.files import write_text
 
 
+def new_console() -> rich.console.Console:
+    """The standard output; where it is no terminal, 80 columns wide at most."""
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = min(console.width, 80)
+    return console
+
+
 def show(console: rich.console.Console, text: str) -> None:
     """Print text as it is: no markup, no colour, no folding."""
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pathlib
 
 import click
-import rich.console
 
-from mlo.cli.output import check_folder_of, show
+from mlo.cli.output import check_folder_of, new_console, show
 from mlo.recorded import read_run
 
 
@@ -36,7 +35,7 @@ def report(folders: tuple[pathlib.Path, ...], out: pathlib.Path | None) -> None:
     from mlo.report import write_report
 
     write_report(runs, out)
-    console = rich.console.Console()
+    console = new_console()
     show(console, f"written to {out}")
     for folder, run in zip(folders, runs, strict=True):
         if not run.complete:

@@ -12,6 +12,7 @@ from mlo.errors import RunFolderError
 from mlo.files import read_json
 from mlo.recipe import Recipe
 from mlo.recipes import load_recipe
+from mlo.recorded import read_run
 from mlo.run_folder import RunFolder
 from mlo.versions import environment
 
@@ -28,7 +29,8 @@ def resumed(path: pathlib.Path) -> Iterator[Resumed]:
             stages now.
         ConfigurationError: its recipe is not installed, or no longer takes its settings.
     """
-    state, settings = read_json(path / "run.json"), read_json(path / "config.json")
+    state = read_run(path).state  # looks at everything in it
+    settings = read_json(path / "config.json")
     recipe = load_recipe(str(state.get("recipe")))
     config: RecipeConfig = configure(recipe.config, settings, title=f"{path / 'config.json'}")
     stages = {stage.name: stage.ticks for stage in recipe.stages(config)}

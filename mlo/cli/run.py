@@ -7,19 +7,17 @@ import shlex
 from typing import Any
 
 import click
-import rich.console
 
 from mlo.cli.offered import OfferedGroup, Options
-from mlo.cli.output import show, show_folded
+from mlo.cli.output import new_console, show, show_folded
 from mlo.cli.resume import resumed
-from mlo.configuration import RecipeConfig
+from mlo.configuration import RecipeConfig, check_written
 from mlo.errors import ConfigurationError, DataError
 from mlo.recipe import Recipe
 from mlo.recipe_run import Job, Watch, carry_out
 from mlo.recipes import RECIPES
 from mlo.recorded import read_run
 from mlo.run_folder import RunFolder, new_folder
-from mlo.stage_folder import StageFolder
 
 
 class RunGroup(OfferedGroup):
@@ -49,9 +47,10 @@ _ALONE = (
 
 def run_new(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None:
     """Run a recipe in a new folder and print its results."""
+    check_written(recipe.config, config)
     recipe.check(config)
     watch = _watch(options)
-    console = rich.console.Console()
+    console = new_console()
     out = options["out"]
     with RunFolder.create(out) if out else new_folder("runs", recipe.name) as folder:
         folder.begin(recipe.name, config, {s.name: s.ticks for s in recipe.stages(config)})
@@ -62,7 +61,7 @@ def run_new(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None
 
 def run_on(path: pathlib.Path, options: Options) -> None:
     """Go on with a run that was cut off, and print its results."""
-    console, watch = rich.console.Console(), _watch(options)
+    console, watch = new_console(), _watch(options)
     with resumed(path) as (recipe, config, folder, changes):
         for change in changes:
             show_folded(console, change)
@@ -104,16 +103,7 @@ def _watch(options: Options) -> Watch | None:
     # Imported before there is a folder, since the library may not be installed.
     from mlo.callbacks import TensorBoard
 
-    return lambda place: [TensorBoard(_events(place))]
-
-
-def _events(place: StageFolder) -> pathlib.Path:
-    """The folder for TensorBoard; that of an attempt that was cut off gets another name."""
-    folder = place.path / "tensorboard"
-    if folder.exists():
-        number = 1 + len(list(place.path.glob("tensorboard-attempt-*")))
-        folder.rename(place.path / f"tensorboard-attempt-{number}")
-    return folder
+    return lambda place: [TensorBoard(place.events)]
 
 
 def _common() -> list[click.Parameter]:

@@ -30,7 +30,7 @@ class LFMReweighting(Recipe[ReweightingConfig]):
     summary = "Learning From Mistakes: weights for noisy or imbalanced training data"
     config = ReweightingConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"ticks": 40, "seeds": 1, "evaluations": 8},
+        "quick": {"ticks": 120, "seeds": 1, "evaluations": 12},
         "uniform": {"noise": "uniform", "rate": 0.6},
         "imbalance": {"noise": "none", "imbalance": 0.02},
     }

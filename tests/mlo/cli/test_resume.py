@@ -154,7 +154,7 @@ def edit(path: pathlib.Path, **changes: object) -> None:
 
 UNFIT = {
     "another recipe": ("run.json", {"recipe": "chian"}, "did you mean 'chain'"),
-    "no recipe": ("run.json", {"recipe": None}, "recipe: expected one of"),
+    "no recipe": ("run.json", {"recipe": None}, "expected 'recipe' as a value of type str"),
     "other stages": ("run.json", {"stages": {"walk": 3}}, "now has"),
     "another length": ("run.json", {"stages": {"walk": 3, "go on": 4}}, "now has"),
     "an unknown setting": ("config.json", {"rat": 1}, "did you mean 'rate'"),
