@@ -63,7 +63,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFolderError(
-            f"run folder: cannot write '{path}': {error.strerror}; "
+            f"cannot write '{path}': {error.strerror}; "
             "make room, or choose a folder that can be written to"
         ) from error
 

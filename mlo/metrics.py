@@ -37,6 +37,11 @@ class Metric:
         return self.stage, self.evaluation, self.name
 
 
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean; NaN where infinities cancel, which `statistics.fmean` refuses."""
+    return statistics.mean(values)
+
+
 def spread(values: Sequence[float]) -> float | None:
     """Sample standard deviation, NaN where a value is not finite, None where there is but one."""
     if len(values) < 2:
@@ -71,7 +76,7 @@ def summary(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
             "stage": stage,
             "evaluation": evaluation,
             "metric": name,
-            "mean": statistics.mean(of.values()),  # fmean refuses +inf beside -inf
+            "mean": mean(of.values()),
             "spread": spread(list(of.values())),
             "seeds": {str(seed): value for seed, value in of.items()},
         }
@@ -111,8 +116,7 @@ def as_table(metrics: Iterable[Metric], *, title: str) -> Table:
 def _columns(found: Mapping[Key, Mapping[int, float]], seeds: Sequence[int]) -> list[list[str]]:
     """Mean, spread and every seed as columns of text, each below its heading."""
     rows = [
-        [statistics.mean(of.values()), spread([*of.values()]), *map(of.get, seeds)]
-        for of in found.values()
+        [mean(of.values()), spread([*of.values()]), *map(of.get, seeds)] for of in found.values()
     ]
     headings = ["mean", "spread", *(f"seed {seed}" for seed in seeds)]
     numbers = [["-" if v is None else f"{v:.4g}" for v in row] for row in rows]

@@ -33,6 +33,7 @@ class RunFolder:
         metrics.csv            the final metrics of every stage that is over, one a line
         results.json           the final numbers, once all is over
         plots/                 pictures
+        .lock                  held while a process writes; it stays, but is free then
 
     All but the records, which grow, are written in one step, so none is ever seen half finished.
     While a process writes to the folder, it holds a lock, which goes with the process however it

@@ -29,7 +29,9 @@ class StageFolder:
         checkpoints/     place for the states of the run
         carry.pt         what is handed on to the next stage
         done.json        how the stage ended and its final metrics; there once it is over
-        attempt-1.jsonl  records of an attempt that was cut off, where the stage was begun again
+        tensorboard/     event files, where they are asked for
+        attempt-1.jsonl  records of an attempt that was cut off, where the stage was begun again;
+                         its event files are in tensorboard-attempt-1/
 
     Args:
         path: its place; made when something is written.

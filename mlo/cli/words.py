@@ -7,12 +7,14 @@ import json
 import pathlib
 import types
 import typing
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mlo.configuration import NONE
+from mlo import setting_types
+from mlo.section import NONE
+from mlo.setting_types import alternatives, model_of, plain
 
 _LONGEST = 36
 """Characters of alternatives that are shown beside an option; more are told in its help."""
@@ -29,8 +31,7 @@ _KINDS: dict[Any, str] = {
 
 def members(annotation: Any) -> tuple[Any, ...]:
     """The types that a union is made of; the type itself where it is none."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return members(typing.get_args(annotation)[0])
+    annotation = plain(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(part for arm in typing.get_args(annotation) for part in members(arm))
     return (annotation,)
@@ -38,10 +39,8 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
     """The one model that a value of this type holds, whether or not it may be `None`."""
-    kinds = [kind for kind in members(annotation) if kind is not types.NoneType]
-    if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-        return kinds[0]
-    return None
+    kinds = alternatives(annotation)
+    return model_of(kinds[0]) if len(kinds) == 1 else None
 
 
 def words(annotation: Any) -> list[str]:
@@ -67,24 +66,18 @@ def help_text(field: FieldInfo, default: Any) -> str:
 
 
 def _words(kind: Any) -> list[str]:
-    if typing.get_origin(kind) is Literal:
-        return [str(_plain(word)) for word in typing.get_args(kind)]
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return [str(member.value) for member in kind]
-    return {bool: ["yes", "no"], types.NoneType: [NONE]}.get(kind, [])
+    return [*setting_types.words(kind)] or {bool: ["yes", "no"], types.NoneType: [NONE]}.get(
+        kind, []
+    )
 
 
 def _kind(kind: Any) -> str:
     return "|".join(_words(kind)) or _KINDS.get(kind, "VALUE")
 
 
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value
-
-
 def _written(value: Any) -> str:
     """A default as it is written on the command line."""
-    value = _plain(value)
+    value = value.value if isinstance(value, enum.Enum) else value
     if value is None:
         return NONE
     if isinstance(value, bool):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from mlo.metrics import Key as MetricKey
-from mlo.metrics import by_key, heading, spread
+from mlo.metrics import by_key, heading, mean, spread
 from mlo.recorded import RecordedRun
 from mlo.report import curves, facts
 from mlo.report.blocks import DASH, Block, Cards, Cell, Page, Rows, Section, Words, head
@@ -90,7 +89,7 @@ def _cell(of: dict[int, float] | None) -> Cell:
     if of is None:
         return Cell(DASH, number=True)
     around, count = spread(list(of.values())), len(of)
-    words = f"{statistics.fmean(of.values()):.4g}"
+    words = f"{mean(of.values()):.4g}"
     words += "" if around is None else f" ± {around:.2g}"
     return Cell(f"{words} ({count})", number=True)
 

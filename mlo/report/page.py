@@ -44,10 +44,7 @@ def write_report(runs: Sequence[RecordedRun], path: pathlib.Path) -> None:
     _refuse_others(path)
     page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     text = render(page)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    write_text(path, text)
 
 
 def render(page: Page) -> str:
@@ -101,19 +98,14 @@ def _refuse_others(path: pathlib.Path) -> None:
         with path.open(encoding="utf-8", errors="replace") as file:
             found = MARKER in file.read(4096)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise RunFolderError(
+            f"report: cannot write '{path}': {error.strerror}; choose another name"
+        ) from error
     if not found:
         raise RunFolderError(
             f"report: expected a new file or an older report, found another file at '{path}'; "
             "choose another name, or move it away"
         )
-
-
-def _unwritable(path: pathlib.Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
-        f"report: cannot write '{path}': {error.strerror}; "
-        "choose a file in a folder that exists and can be written to"
-    )
 
 
 def _resource(name: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import statistics
 from collections.abc import Iterator
 
-from mlo.metrics import by_key, heading, spread
+from mlo.metrics import by_key, heading, mean, spread
 from mlo.recorded import Record, RecordedRun
 from mlo.report import facts
 from mlo.report.blocks import (
@@ -79,9 +78,9 @@ def _metrics(run: RecordedRun) -> Block:
     columns = ["mean", "spread", *(f"seed {seed}" for seed in seeds)]
     rows = []
     for key, of in found.items():
-        mean, around = statistics.fmean(of.values()), spread(list(of.values()))
+        average, around = mean(of.values()), spread(list(of.values()))
         each = [number(of.get(seed)) for seed in seeds]
-        rows.append([Cell(heading(key)), number(mean, strong=True), number(around), *each])
+        rows.append([Cell(heading(key)), number(average, strong=True), number(around), *each])
     return Rows(head("metric", *columns, numbers=len(columns)), rows)
 
 
@@ -104,8 +103,8 @@ def _hypergradients(run: RecordedRun) -> list[Block]:
                 Cell(problem),
                 Cell(through),
                 Cell(method),
-                number(statistics.fmean(of.solves)),
-                number(statistics.fmean(of.products)),
+                number(mean(of.solves)),
+                number(mean(of.products)),
                 number(of.median),
                 number(of.worst),
                 _outcomes(of.shares),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
 
-from mlo.metrics import Key, Metric, by_key, spread
+from mlo.metrics import Key, Metric, by_key, mean, spread
 from problems.lfm.config import ReweightingConfig
 
 NETWORKS: dict[str, Key] = {
@@ -50,7 +49,7 @@ def table(config: ReweightingConfig, metrics: Sequence[Metric]) -> Table:
         drawn.add_row(str(seed), *(_cell(of.get(seed), *style) for of, style in columns))
     drawn.add_section()
     values = [(list(of.values()), style) for of, style in columns]
-    means = [_cell(statistics.mean(v) if v else None, *style) for v, style in values]
+    means = [_cell(mean(v) if v else None, *style) for v, style in values]
     drawn.add_row("mean", *means, style="bold")
     drawn.add_row("spread", *(_cell(spread(v), *style) for v, style in values))
     return drawn

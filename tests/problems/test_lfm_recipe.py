@@ -397,7 +397,7 @@ def test_options_change_the_weights_and_leave_plain_training_as_it_is(settings):
 
 @pytest.mark.parametrize("seed", [10, 11])
 def test_on_seeds_that_chose_no_setting_weights_tell_clean_from_corrupted(seed):
-    done = repeat(ReweightingConfig(ticks=120, evaluations=1), seed, leaving_out=["plain+val"])
+    done = repeat(ReweightingConfig(evaluations=1), seed, leaving_out=["plain+val"])
     weights = done["LFM"][1].last("weights")
     assert weights["clean"] > weights["corrupted"]
     final = {network: curve[-1][1] for network, curve in accuracies(done).items()}

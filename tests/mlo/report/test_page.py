@@ -235,3 +235,13 @@ def test_odd_versions_and_times_do_not_stop_a_report(tmp_path):
     state = json.loads((tmp_path / "run" / "run.json").read_text())
     write(tmp_path / "run" / "run.json", {**state, "started": "long ago"})
     assert "long ago" in page(read_run(tmp_path / "run"), tmp_path).text
+
+
+def test_infinities_of_both_signs_have_a_mean_on_pages_of_one_run_and_of_several(tmp_path):
+    values = ((0, math.inf), (1, -math.inf))
+    metrics = tuple((seed, "first", "test", "accuracy", value) for seed, value in values)
+    run = made(tmp_path / "run", {"first": {0: records(), 1: records()}}, metrics=metrics)
+    row = page(run, tmp_path).tables[0][1]
+    assert row[1:3] == ["nan", "nan"]
+    write_report([run, run], tmp_path / "both.html")
+    assert "nan ± nan (2)" in Parsed(tmp_path / "both.html").source
