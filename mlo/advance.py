@@ -25,6 +25,8 @@ def advance(
     graph: bool,
     kept: bool,
     begun: Begun | None = None,
+    past: tuple[Move, ...] = (),
+    trial: bool = False,
     ready: Callable[[], None] | None = None,
 ) -> tuple[Gradient, Move]:
     """Take the total gradient of `name` in the sweep and step `params` with it.
@@ -41,6 +43,8 @@ def advance(
         graph: keep the gradient's graph, where the problem's method can use it.
         kept: record the move in full, where the problem's method needs that.
         begun: how the problem began anew just before, where it did.
+        past: the recorded moves that led here.
+        trial: whether the move is made on trial.
         ready: called between gradient and step; until then nothing live has changed.
 
     Raises:
@@ -73,6 +77,7 @@ def advance(
         clip_norm=problem.clip_norm,
         projection=program.projection(name),
         differentiable=recorded and "optimizer" in needs,
+        replayable=recorded and "steps" in needs,
         closure=(gradient.evaluation.value, again) if needs_closure(optimizer) else None,
     )
     if not recorded:
@@ -91,6 +96,8 @@ def advance(
         graph=gradient.graph,
         context_gradient=context_gradient,
         begun=begun,
+        past=() if begun is not None else past,
+        trial=trial,
     )
 
 

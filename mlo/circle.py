@@ -66,7 +66,7 @@ class Circle:
 
         cotangent = filled(dense(cotangent), params)
         found = self.sweep.answer(self.label, self.method, make, cotangent)
-        return Needed(needed).spread(found)
+        return Needed(needed).spread(found.grads)
 
     def _condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
         wanted = Needed(needed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ LossFunction = Callable[[Tensors, Tensors], Tensor]
 
 Slope = Callable[[Tensors, Tensors], PartialTensors]
 """g(w, c) with its graph, where it is the gradient of no single loss."""
+
+Recall = Callable[[Move], "Condition"]
+"""recall(move): the condition where a recorded move was made, with respect to the same context."""
 
 Parts = Callable[[Tensors, Tensors, Callable[[Tensor], None]], None]
 """parts(w, c, visitor): shows the visitor the terms that f(w, c) is the sum of, one at a time."""
@@ -77,6 +80,8 @@ class Condition:
         objective: f(w, c), under the batch, mode and random state of the move; `None` where g is
             the gradient of no single loss.
         memory: what all conditions of one problem at one point share.
+        positions: places of `context` among all tensors that the problem depends on.
+        once: its products are asked for once, so it takes micro-batches one at a time for each.
     """
 
     def __init__(
@@ -92,6 +97,9 @@ class Condition:
         memory: Memory | None = None,
         parts: Parts | None = None,
         slope: Slope | None = None,
+        positions: tuple[int, ...] = (),
+        recall: Recall | None = None,
+        once: bool = False,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -104,11 +112,19 @@ class Condition:
         self._graph = graph
         self._parts = parts
         self._slope = slope
+        self.positions = positions
+        self.once = once
+        self._recall = recall
+        self._products_of: tuple[Tensors, PartialTensors] | None = None
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
+        if self.once and self._streams:
+            params, context = leaves(self.params), leaves(self.context)
+            first = functools.partial(differentiate, self.problem)
+            return filled(self._summed(params, context, lambda f: first([f], params)), params)
         graph = self._linearized()
-        gradient = filled(graph.gradient, graph.params)
+        gradient = filled(dense(graph.gradient), graph.params)
         return gradient if self.attached else tuple(g.detach() for g in gradient)
 
     def hvp(self, p: Sequence[Tensor]) -> Tensors:
@@ -121,23 +137,49 @@ class Condition:
 
     def mixed_vjp(self, u: Sequence[Tensor]) -> PartialTensors:
         """``(dg/dc)^T u`` for every context tensor; `None` where g does not depend on it."""
-        if self._parts is not None and self._graph is None and not self.attached:
-            return self._streamed(self._parts, u)
+        if self._streams:
+            return self._streamed(u, lambda params, context: context)
         return self._products(u, self._linearized().context)
 
     def products(self, u: Sequence[Tensor]) -> tuple[Tensors, PartialTensors]:
         """`hvp(u)` and `mixed_vjp(u)` in one call, for little more than the price of one."""
-        graph = self._linearized()
-        both = self._products(u, (*graph.params, *graph.context))
-        split = len(graph.params)
-        return filled(both[:split], graph.params), both[split:]
+        if self.once and self._streams:
+            both = self._streamed(u, lambda params, context: (*params, *context))
+        else:
+            graph = self._linearized()
+            both = self._products(u, (*graph.params, *graph.context))
+        split = len(self.params)
+        return filled(both[:split], self.params), both[split:]
+
+    def jvp(self, p: Sequence[Tensor], q: Sequence[Tensor]) -> Tensors:
+        """``(dg/dw) p + (dg/dc) q``: what `products`, linear in u, is the transpose of.
+
+        Cost: about 2 gradient evaluations, after 3 for the graph that all such products share.
+        """
+        u, made = self._transposable()
+        pairs = zip(made, (*p, *q), strict=True)
+        active = [(m, t) for m, t in pairs if m is not None and m.requires_grad]
+        found = differentiate(
+            self.problem, [m for m, _ in active], u, [t for _, t in active], retain_graph=True
+        )
+        return filled(found, u)
+
+    def trajectory(self) -> Iterator[Condition]:
+        """The conditions where the recorded updates were made, the latest first.
+
+        Each is made when it is asked for, and shares nothing with the others, so that one graph at
+        a time need live.
+        """
+        if self.move is not None and self._recall is not None:
+            for move in reversed((*self.move.past, self.move)):
+                yield self._recall(move)
 
     def context_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
         """``df/dc`` at other parameters and the same context, batch, mode and random state."""
         context, shifted = leaves(self.context), detached(params)
         if self._parts is not None:
             first = functools.partial(differentiate, self.problem)
-            return self._summed(self._parts, shifted, context, lambda f: first([f], context))
+            return self._summed(shifted, context, lambda f: first([f], context))
         with torch.enable_grad():
             loss = self._loss(shifted, context)
             return differentiate(self.problem, [loss], context)
@@ -204,6 +246,19 @@ class Condition:
             slope=self._slope,
         )
 
+    def _transposable(self) -> tuple[Tensors, PartialTensors]:
+        """A cotangent u, and the products with it as functions of u."""
+        if self._products_of is None:
+            graph = self._linearized()
+            with torch.enable_grad():
+                u = leaves([torch.zeros_like(p) for p in graph.params])
+                wrt = (*graph.params, *graph.context)
+                made = differentiate(
+                    self.problem, graph.gradient, wrt, u, create_graph=True, retain_graph=True
+                )
+            self._products_of = u, made
+        return self._products_of
+
     def _check_dense(self, gradient: PartialTensors) -> None:
         """Autograd drops the derivative of a product with a sparse gradient, without a word."""
         if self.attached and any(g is not None and g.is_sparse for g in gradient):
@@ -243,29 +298,39 @@ class Condition:
             )
         return self.objective(params, context)
 
-    def _streamed(self, parts: Parts, u: Sequence[Tensor]) -> PartialTensors:
-        """`mixed_vjp` one micro-batch at a time: one graph, at a gradient more for each."""
+    @property
+    def _streams(self) -> bool:
+        """Whether there are several micro-batches, and no graph of them all yet."""
+        return self._parts is not None and self._graph is None and not self.attached
+
+    def _streamed(
+        self, u: Sequence[Tensor], chosen: Callable[[Tensors, Tensors], Tensors]
+    ) -> PartialTensors:
+        """A product one micro-batch at a time: one graph, at a gradient more for each."""
         params, context = leaves(self.params), leaves(self.context)
+        wrt = chosen(params, context)
 
         def product(loss: Tensor) -> PartialTensors:
             gradient = differentiate(self.problem, [loss], params, create_graph=True)
-            return differentiate(self.problem, gradient, context, u)
+            return differentiate(self.problem, gradient, wrt, u)
 
-        return self._summed(parts, params, context, product)
+        return self._summed(params, context, product)
 
-    @staticmethod
     def _summed(
-        parts: Parts, params: Tensors, context: Tensors, term: Callable[[Tensor], PartialTensors]
+        self, params: Tensors, context: Tensors, term: Callable[[Tensor], PartialTensors]
     ) -> PartialTensors:
         """The sum of a term over the micro-batches."""
-        total: PartialTensors = (None,) * len(context)
+        total: PartialTensors = ()
 
         def add(loss: Tensor) -> None:
             nonlocal total
-            total = plus(total, dense(term(loss)))
+            found = dense(term(loss))
+            total = plus(total, found) if total else found
 
+        if self._parts is None:
+            raise RuntimeError("there is but one batch")
         with torch.enable_grad():
-            parts(params, context, add)
+            self._parts(params, context, add)
         return total
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:

@@ -8,8 +8,9 @@ import torch
 
 from mlo.errors import GraphError, MethodError, listed, nearest
 from mlo.graph import DependencyGraph
-from mlo.hypergradients import Dense, Direct, Implicit
+from mlo.hypergradients import Direct, Implicit
 from mlo.hypergradients.base import NEEDS
+from mlo.optimizer_steps import STEP_RULES, can_replay
 from mlo.problem import Problem
 from mlo.update import needs_closure
 from mlo.update_rules import known_names, knows
@@ -53,12 +54,19 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             f"none{nearest(unknown[0], NEEDS)} (known: {listed(sorted(NEEDS))}); correct its needs",
             problem=name,
         )
-    if isinstance(method, Dense):
-        method.check_size(name, sum(p.numel() for p in problem.variables().values()))
+    method.check_place(problem, graph)
     if "optimizer" in method.needs and not knows(problem.optimizer):
         raise MethodError(
             f"problem '{name}': hypergradient={kind} needs the derivative of the optimizer's "
             f"update, which is known for {', '.join(known_names())} and not for "
+            f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
+            "method such as Neumann(alpha=...) or ConjugateGradient()",
+            problem=name,
+        )
+    if "steps" in method.needs and not can_replay(problem.optimizer):
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind} makes recorded steps of the optimizer again, "
+            f"which is known for {', '.join(k.__name__ for k in STEP_RULES)} and not for "
             f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
             "method such as Neumann(alpha=...) or ConjugateGradient()",
             problem=name,
@@ -88,9 +96,9 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
         )
     if "staged" in method.needs and graph.anticipates(name):
         raise MethodError(
-            f"problem '{name}': hypergradient={kind} evaluates its loss at shifted parameters, to "
-            f"which {listed(sorted(graph.scope(name)))} would have to answer anew; choose OneStep, "
-            "Neumann, ConjugateGradient or Dense",
+            f"problem '{name}': hypergradient={kind} works with its plain loss, at points where "
+            f"{listed(sorted(graph.scope(name)))} would have to answer anew; choose OneStep, "
+            "Unrolled, Neumann, ConjugateGradient or Dense",
             problem=name,
         )
 
@@ -139,21 +147,23 @@ def _check_start(problem: Problem, graph: DependencyGraph) -> None:
     routes = [r for r in begun if r in graph.carrying(name)]
     if not routes:
         return
-    if "optimizer" not in method.needs:
+    if not method.needs & {"optimizer", "steps"}:
         raise MethodError(
             f"problem '{name}': its start reads '{routes[0]}', and hypergradient={kind} "
             "differentiates its move without the optimizer's update, so the route through the "
             'start cannot be followed; declare needs = {"moves", "optimizer"}',
             problem=name,
         )
-    if problem.repeat > 1 or problem.restart > 1:
+    updates = problem.repeat * problem.restart
+    if updates > (problem.repeat if method.reach is None else method.reach):
+        seen = "those of the last move" if method.reach is None else f"the last {method.reach}"
         raise MethodError(
-            f"problem '{name}': its start reads '{routes[0]}', but hypergradient={kind} "
-            f"differentiates the last update alone, which with repeat={problem.repeat} and "
-            f"restart={problem.restart} does not begin there: the route through the start would "
-            "be lost. Use repeat=1 and restart=1 (MAML with one step), or an implicit method with "
-            f"a loss that reads '{routes[0]}' too (implicit MAML), or cut the route by "
-            f"constant=('{routes[0]}',)",
+            f"problem '{name}': its start reads '{routes[0]}', from where it makes {updates} "
+            f"update(s) (repeat={problem.repeat}, restart={problem.restart}), but "
+            f"hypergradient={kind} differentiates {seen}: the route through the start would be "
+            f"lost. Use Unrolled(steps={updates}), or repeat=1 and restart=1 (MAML with one step), "
+            f"or an implicit method with a loss that reads '{routes[0]}' too (implicit MAML), or "
+            f"cut the route by constant=('{routes[0]}',)",
             problem=name,
         )
 

@@ -11,7 +11,7 @@ import torch
 
 from mlo.advance import advance
 from mlo.draws import micro_batches
-from mlo.moves import Begun, Move
+from mlo.moves import Begun, Move, past_of
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
 from mlo.restarts import Restarts
@@ -69,14 +69,16 @@ class Mover:
         """
         graph = self.program.graph
         lookahead = self.schedule.lookahead
+        alone = self.program.problems[name].hypergradient.reach == 1
         # With lookahead, those above always see a trial move of a problem that is always due.
-        remembered = name in graph.responding and not (lookahead and self.schedule.always_due(name))
+        unseen = lookahead and self.schedule.always_due(name)
+        remembered = name in graph.responding and not (unseen and alone)
         wanted = any(name in graph.scope(upper) for upper in later) and not lookahead
         if any(peer in graph.peers(name) for peer in later):
             self._points.leave(name)
         repeat = self.program.problems[name].repeat
         for update in range(repeat):
-            kept = remembered and update == repeat - 1
+            kept = remembered and (update == repeat - 1 or not alone)
             yield self._update(name, tick, update, due, kept=kept, graph=wanted and kept)
 
     def _update(
@@ -106,6 +108,7 @@ class Mover:
             graph=self.retain and graph,
             kept=kept,
             begun=begun,
+            past=self._past(sweep, name, update),
             ready=write if begun is not None else None,
         )
         self._points.arrive(name)
@@ -116,7 +119,7 @@ class Mover:
         )
         if kept:
             self.moves[name] = move
-        if last and name in self.program.graph.responding:
+        if (last or kept) and name in self.program.graph.responding:
             self._observe(name, move, sweep)
         if last:
             self._schedulers.step(problem, gradient.evaluation)
@@ -207,18 +210,31 @@ class Mover:
         optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
         if begun is not None:
             self.restarts.renew(name, optimizer)
+        alone = problem.hypergradient.reach == 1
         for update in range(problem.repeat):
-            last = update == problem.repeat - 1
-            setting = self._setting(name, tick, update)
-            graph = self.retain and last
+            kept = update == problem.repeat - 1 or not alone
             _, move = advance(
-                sweep, name, setting, optimizer, params, graph=graph, kept=last, begun=begun
+                sweep,
+                name,
+                self._setting(name, tick, update),
+                optimizer,
+                params,
+                graph=self.retain and kept,
+                kept=kept,
+                begun=begun,
+                past=self._past(sweep, name, update),
+                trial=True,
             )
             begun = None
             sweep.values[name] = tuple(p.detach().clone() for p in params)
-        sweep.moves[name] = move
+            sweep.moves[name] = move
         reached, sweep.values[name] = sweep.values[name], stood
         return reached
+
+    def _past(self, sweep: Sweep, name: str, update: int) -> tuple[Move, ...]:
+        """The recorded moves that lead to the given update, as far as they are differentiated."""
+        reach = self.program.problems[name].hypergradient.reach
+        return past_of(sweep.moves.get(name), reach, first=update == 0)
 
     def _begin(self, sweep: Sweep, name: str, tick: int) -> Begun | None:
         batches = micro_batches(self.program, self.streams, name, 0)
@@ -237,10 +253,11 @@ class Mover:
     def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
         """Show a real move to the method of its problem."""
         method = self.program.problems[name].hypergradient
+        condition = sweep.condition(name, move)
         with torch.no_grad():  # states are plain tensors
             if name not in self.states:
-                self.states[name] = method.init(sweep.condition(name, move))
-            self.states[name] = method.observe(move, self.states[name])
+                self.states[name] = method.init(condition)
+            self.states[name] = method.observe(condition, self.states[name])
 
 
 def _record(

@@ -39,6 +39,9 @@ class Move:
         context_gradient: the loss's gradient with respect to its context, in the graph's order,
             and then that with respect to `before` where the move began anew.
         begun: how `before` came from the problem's start, where it did.
+        past: the recorded moves that led to `before`, oldest first, as far as somebody may
+            differentiate; each without its own past.
+        trial: whether it was made on trial.
     """
 
     setting: Setting
@@ -50,7 +53,28 @@ class Move:
     graph: Linearization | None = None
     context_gradient: PartialTensors | None = None
     begun: Begun | None = None
+    past: tuple[Move, ...] = ()
+    trial: bool = False
 
     def without_graph(self) -> Move:
-        """The same move, with the graph let go."""
-        return self if self.graph is None else dataclasses.replace(self, graph=None)
+        """The same move, with the graphs let go."""
+        moves = (*self.past, self)
+        if all(move.graph is None for move in moves):
+            return self
+        past = tuple(move.without_graph() for move in self.past)
+        return dataclasses.replace(self, graph=None, past=past)
+
+
+def past_of(before: Move | None, reach: int | None, *, first: bool) -> tuple[Move, ...]:
+    """The recorded moves that lead to the one after `before`.
+
+    Args:
+        before: the latest recorded move, where there is one.
+        reach: moves to be differentiated, the coming one included; `None`: all updates of its own
+            move.
+        first: whether the coming one is the first update of its move.
+    """
+    if before is None or before.before is None or (first and reach is None):
+        return ()
+    past = (*before.past, dataclasses.replace(before, past=()))
+    return past if reach is None else past[max(0, len(past) + 1 - reach) :]

@@ -28,6 +28,10 @@ class Outcome(enum.Enum):
     DIVERGED = "the residual exceeds the right-hand side; decrease alpha or add damping"
     SINGULAR = "the Hessian is singular; add damping or a regularizer"
     INACCURATE = "two finite-difference radii disagree; change the radius or use exact products"
+    OFF_COURSE = (
+        "recorded updates, made again, do not lead where they led: keep hands off the parameters "
+        "between ticks, and random numbers on torch's generators"
+    )
     NONFINITE = "a NaN or an infinity appeared"
 
     @property

@@ -30,7 +30,10 @@ class Site:
         self.move = move
         self.method = sweep.program.problems[name].hypergradient
         self.values = dict(sweep.values)
-        self.begun = move.begun if "moves" in self.method.needs and move.step else None
+        self.recorded = "moves" in self.method.needs
+        # Methods that go back further than one update say where they got to (`Result.start`).
+        alone = self.recorded and self.method.reach == 1
+        self.begun = move.begun if alone and move.step else None
         self.memories: dict[tuple[int, ...], Memory] = {}
 
     def backward(
@@ -42,46 +45,60 @@ class Site:
             params, context = detached(params), detached(context)
         cotangent = filled(dense(cotangent), params)
         make = functools.partial(self.condition, params, context, needed)
-        found = self.sweep.answer(self.name, self.method, make, cotangent)
-        wanted = Needed(needed)
-        if self.begun is not None:
-            count = len(wanted.index)
-            found = self._through_start(found[:count], found[count:], wanted, cotangent)
+        result = self.sweep.answer(self.name, self.method, make, cotangent)
+        found, wanted = result.grads, Needed(needed)
+        count = len(wanted.index)
+        if self.begun is not None and self.move.step is not None:
+            # (dw'/ds)^T v at a fixed gradient, and -(dg/ds)^T u, which the method found.
+            s_bar = plus(self.move.step.start_vjp(cotangent), found[count:])
+            found = self._through_start(self.move, found[:count], s_bar, wanted)
+        elif result.start is not None:
+            first = (*self.move.past, self.move)[0]
+            found = self._through_start(first, found, result.start, wanted)
         return wanted.spread(found)
 
     def _through_start(
-        self,
-        direct: PartialTensors,
-        answered: PartialTensors,
-        needed: Needed,
-        v: Tensors,
+        self, move: Move, direct: PartialTensors, s_bar: PartialTensors, needed: Needed
     ) -> PartialTensors:
-        """Add the route through the start s(c): ``(ds/dc)^T (dw'/ds)^T v``.
+        """Add the route through the start s(c): ``(ds/dc)^T s_bar``.
 
         Args:
+            move: the move that began there; without a start nothing is added.
             direct: cotangents of the context at a fixed s.
-            answered: ``-(dg/ds)^T u``, what the method found for s.
+            s_bar: the cotangent of s.
             needed: which context tensors are asked for.
-            v: the cotangent of w'.
         """
-        move, sweep = self.move, self.sweep.as_of(self.move)
-        if move.step is None or move.begun is None:
-            raise RuntimeError("only a move that began anew has a start")
-        s_bar = filled(plus(move.step.start_vjp(v), answered), v)
+        if move.begun is None:
+            return direct
+        sweep = self.sweep.as_of(move)
         names = sweep.program.graph.context(self.name)
         with torch.enable_grad():
             env = dict(sweep.values)
             env.update({n: leaves(env[n]) for n in names})
             start = sweep.begin(self.name, move.begun, env, replay=True)
+            s_bar = filled(s_bar, start)
             wanted = needed.of(sweep.context(self.name, env))
             routed = differentiate(self.name, start, wanted, s_bar)
         return plus(direct, routed)
 
-    def condition(self, params: Tensors, context: Tensors, needed: Sequence[bool]) -> Condition:
-        """The condition at the present point, or where the recorded move was made."""
-        sweep, move, values = self.sweep, self.move, self.values
-        recorded = "moves" in self.method.needs
-        if recorded and move.before is not None:
+    def condition(
+        self,
+        params: Tensors,
+        context: Tensors,
+        needed: Sequence[bool],
+        recalled: Move | None = None,
+    ) -> Condition:
+        """The condition at the present point, or where a move was made that is recorded.
+
+        Args:
+            params: where the problem stands.
+            context: what it depends on.
+            needed: which of that is asked for.
+            recalled: an earlier move, instead of the last.
+        """
+        sweep, values = self.sweep, self.values
+        move = self.move if recalled is None else recalled
+        if self.recorded and move.before is not None:
             sweep = sweep.as_of(move)
             values = sweep.values
             params, context = move.before, sweep.context(self.name, values)
@@ -112,10 +129,13 @@ class Site:
             chosen if self.begun is None else (*chosen, *params),
             problem=self.name,
             learning_rate=move.learning_rate,
-            move=_restricted_move(move, index),
-            graph=_restricted(move, index) if recorded else None,
-            memory=self._memory(index),
+            move=_restricted_move(move, index, shifted=self.begun is not None),
+            graph=_restricted(move, index, shifted=self.begun is not None),
+            memory=self._memory(index) if recalled is None else None,
             parts=parts if many else None,
+            positions=index,
+            recall=functools.partial(self.condition, params, context, needed),
+            once=recalled is not None,
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:
@@ -125,19 +145,19 @@ class Site:
         return self.memories[index]
 
 
-def _restricted(move: Move, index: Sequence[int]) -> Linearization | None:
+def _restricted(move: Move, index: Sequence[int], *, shifted: bool) -> Linearization | None:
     if move.graph is None:
         return None
     context = tuple(move.graph.context[i] for i in index)
-    if move.begun is not None:
+    if shifted:
         context = (*context, *move.graph.params)
     return dataclasses.replace(move.graph, context=context)
 
 
-def _restricted_move(move: Move, index: Sequence[int]) -> Move:
+def _restricted_move(move: Move, index: Sequence[int], *, shifted: bool) -> Move:
     if move.context_gradient is None:
         return move
     gradient = tuple(move.context_gradient[i] for i in index)
-    if move.begun is not None and move.before is not None:
+    if shifted and move.before is not None:
         gradient += move.context_gradient[-len(move.before) :]
     return dataclasses.replace(move, context_gradient=gradient)

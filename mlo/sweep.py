@@ -17,7 +17,7 @@ from mlo.circle import Circle
 from mlo.condition import Condition, Linearization, Memory
 from mlo.differentiation import differentiate
 from mlo.evaluation import Evaluation, mean
-from mlo.hypergradients import Hypergradient
+from mlo.hypergradients import Hypergradient, Result
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together
@@ -86,7 +86,7 @@ class Sweep:
         method: Hypergradient,
         make: Callable[[], Condition],
         cotangent: Tensors,
-    ) -> PartialTensors:
+    ) -> Result:
         """What a method says of a condition, its state kept and its word noted."""
         condition = make()
         if name not in self.states:
@@ -96,7 +96,7 @@ class Sweep:
         check_result(name, method, result, condition.context)
         self.states[name] = result.state
         self.note(name, type(method).__name__, result.info)
-        return result.grads
+        return result
 
     def memory(self, name: str, method: Hypergradient) -> Memory:
         """What the conditions of one response share."""
@@ -226,10 +226,12 @@ class Sweep:
         return mean(parts), pulled
 
     def condition(self, name: str, move: Move) -> Condition:
-        """The condition of `name` at a move, with respect to its whole context."""
+        """The condition of `name` at a move, with respect to what hypergradients may reach."""
+        carrying = self.program.graph.carrying(name)
+        names = self.program.graph.context(name)
         context = self.context(name, self.values)
-        site = Site(self, name, move)
-        return site.condition(self.values[name], context, (True,) * len(context))
+        needed = tuple(read in carrying for read in names for _ in self.values[read])
+        return Site(self, name, move).condition(self.values[name], context, needed)
 
     def context(self, name: str, env: Values) -> Tensors:
         """The tensors of all problems in the context of `name`."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlo.optimizer_steps import ParameterStep, recorded_steps
 from mlo.projection import Projection
 from mlo.types import PartialTensors, Tensors
 from mlo.update_rules import carried, update_derivative
@@ -29,24 +30,28 @@ class Step:
     Attributes:
         derivative: D per parameter, clipping included.
         carry: dw'/dw at a fixed gradient, per parameter.
+        updates: the step of each parameter as a function, where that was asked for; `None` where it
+            was left alone.
         projection: the projection after the step, where there is one.
         unprojected: where the step led before it.
     """
 
     derivative: tuple[Tensor | float, ...]
     carry: tuple[Tensor | float, ...] = ()
+    updates: tuple[ParameterStep | None, ...] = ()
     projection: Projection | None = None
     unprojected: Tensors = ()
 
     def vjp(self, v: Tensors) -> Tensors:
         """Pull v, a cotangent of where the step led, back to the gradient: projection, then D."""
-        return times(self._unprojected_vjp(v), self.derivative)
+        return times(self.unprojected_vjp(v), self.derivative)
 
     def start_vjp(self, v: Tensors) -> Tensors:
         """Pull v back to where the step began, at a fixed gradient."""
-        return times(self._unprojected_vjp(v), self.carry)
+        return times(self.unprojected_vjp(v), self.carry)
 
-    def _unprojected_vjp(self, v: Tensors) -> Tensors:
+    def unprojected_vjp(self, v: Tensors) -> Tensors:
+        """Pull v back through the projection alone."""
         if self.projection is not None:
             return self.projection.vjp(self.unprojected, v)
         return v
@@ -60,12 +65,15 @@ def take_step(
     clip_norm: float | None,
     projection: Projection | None,
     differentiable: bool,
+    replayable: bool = False,
     closure: Closure | None = None,
 ) -> Step | None:
     """Step `optimizer` on `gradient`, clip before and project after; return how if asked for.
 
     A parameter whose gradient is `None` is left alone, as after an ordinary `backward`. With a
     closure, `gradient` is what its first call gives; if a later one fails, `params` are put back.
+    The derivative is recorded where the step is to be `differentiable`, the step itself as a
+    function where it is to be `replayable`.
     """
     held = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.grad for p in held]
@@ -75,6 +83,7 @@ def take_step(
         factor = _hand_over(params, gradient, clip_norm)
         derivative: tuple[Tensor | float, ...] = ()
         carry: tuple[Tensor | float, ...] = ()
+        updates = recorded_steps(optimizer, params, factor) if replayable else ()
         if differentiable:
             unclipped = update_derivative(optimizer, params)
             derivative = tuple(factor * d for d in unclipped)
@@ -94,7 +103,9 @@ def take_step(
             projected = projection([p.clone() for p in unprojected])
             for p, q in zip(params, projected, strict=True):
                 p.copy_(q)
-    return Step(derivative, carry, projection, unprojected) if differentiable else None
+    if differentiable or replayable:
+        return Step(derivative, carry, updates, projection, unprojected)
+    return None
 
 
 def _hand_over(

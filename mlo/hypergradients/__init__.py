@@ -5,22 +5,26 @@ from mlo.hypergradients.conjugate_gradient import ConjugateGradient
 from mlo.hypergradients.dense import Dense
 from mlo.hypergradients.direct import Direct
 from mlo.hypergradients.finite_difference import FiniteDifference
+from mlo.hypergradients.forward_mode import ForwardMode
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.neumann import Neumann
 from mlo.hypergradients.one_step import OneStep
 from mlo.hypergradients.registry import make_method, methods, register
+from mlo.hypergradients.unrolled import Unrolled
 
 __all__ = [
     "ConjugateGradient",
     "Dense",
     "Direct",
     "FiniteDifference",
+    "ForwardMode",
     "Hypergradient",
     "Implicit",
     "Neumann",
     "OneStep",
     "Result",
     "State",
+    "Unrolled",
     "make_method",
     "methods",
     "register",

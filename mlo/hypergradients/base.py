@@ -19,7 +19,8 @@ from mlo.types import PartialTensors, Tensors
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
-    from mlo.moves import Move
+    from mlo.graph import DependencyGraph
+    from mlo.problem import Problem
 
 State: TypeAlias = Any
 """What a method remembers between calls: a pytree of plain tensors, or `None`."""
@@ -31,6 +32,7 @@ class Result:
 
     Attributes:
         grads: one tensor per context tensor (its shape), or `None` where nothing depends.
+        start: the cotangent of where the recorded moves began, from methods with `reach` beyond 1.
         state: the method's state after the call.
         info: products taken, residual and outcome.
     """
@@ -38,9 +40,12 @@ class Result:
     grads: PartialTensors
     state: State = None
     info: Info = dataclasses.field(default_factory=Info)
+    start: Tensors | None = None
 
 
-NEEDS = frozenset({"moves", "optimizer", "graph", "context_gradient", "learning_rate", "staged"})
+NEEDS = frozenset(
+    {"moves", "optimizer", "steps", "graph", "context_gradient", "learning_rate", "staged"}
+)
 """What a method may declare to need."""
 
 
@@ -52,29 +57,43 @@ class Hypergradient(abc.ABC):
 
     - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
+    - `"steps"`: it uses recorded steps of the optimizer as functions (`Move.step.updates`);
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
     - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
     - `"learning_rate"`: it uses the optimizer's learning rates, which `mlo.solution` cannot offer;
-    - `"staged"`: it evaluates the loss at other parameters, where the problems below would have to
-      answer anew, so its own problem must be staged.
+    - `"staged"`: it works with the plain loss, not with one in which problems below respond, so its
+      own problem must be staged.
+
+    A method with `"moves"` differentiates through the last `reach` recorded updates.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     differentiable: ClassVar[bool] = False
     """Whether `vjp` may itself be differentiated (serves below an anticipating problem)."""
 
+    reach: ClassVar[int | None] = 1
+    """How many recorded updates it differentiates, across moves; `None`: all of the last move."""
+
     def init(self, condition: Condition) -> State:
         """The state before the first call. Default: none."""
         return None
+
+    def check_place(self, problem: Problem, graph: DependencyGraph) -> None:  # noqa: B027
+        """Refuse to serve where the method cannot, when an engine is built. Default: never.
+
+        Raises:
+            MethodError: it cannot serve for this problem.
+        """
 
     def work(self, size: int) -> int | None:
         """Products that `vjp` takes at most for `size` parameters, or `None`: it does not say."""
         return None
 
-    def observe(self, move: Move, state: State) -> State:
-        """The state after a real move of the problem. Default: unchanged.
+    def observe(self, condition: Condition, state: State) -> State:
+        """The state after a real move of the problem, `condition.move`. Default: unchanged.
 
-        The move is recorded in full where somebody may differentiate through it later.
+        The move is recorded in full where somebody may differentiate through it later. Methods with
+        a `reach` beyond 1 see every update of a move.
         """
         return state
 

@@ -19,6 +19,8 @@ from mlo.vectors import flat, unflat
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
+    from mlo.graph import DependencyGraph
+    from mlo.problem import Problem
 
 
 @register("dense")
@@ -46,6 +48,10 @@ class Dense(Implicit):
         check_number(self, "damping")
         check_number(self, "tolerance")
         check_whole(self, "limit", least=1)
+
+    def check_place(self, problem: Problem, graph: DependencyGraph) -> None:
+        """Refuse problems that are too large."""
+        self.check_size(problem.name, graph.nodes[problem.name].size)
 
     def check_size(self, problem: str, size: int) -> None:
         """Refuse to write out the Hessian of a problem with more than `limit` parameters.

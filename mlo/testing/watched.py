@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from mlo.condition import Condition
 from mlo.engine import Engine
+from mlo.graph import DependencyGraph
 from mlo.hypergradients import Hypergradient, Result, State
-from mlo.moves import Move
+from mlo.problem import Problem
 from mlo.records import Outcome
 from mlo.testing.forms import ClosedForm
 from mlo.types import Tensors
@@ -69,13 +70,22 @@ class Watched(Hypergradient):
         """As the method is."""
         return self.method.differentiable
 
+    def check_place(self, problem: Problem, graph: DependencyGraph) -> None:
+        """The method may refuse."""
+        self.method.check_place(problem, graph)
+
     def init(self, condition: Condition) -> State:
         """The method's first state."""
         return self._checked("init()", self.method.init(condition))
 
-    def observe(self, move: Move, state: State) -> State:
+    @property
+    def reach(self) -> int | None:  # type: ignore[override]
+        """That of the method."""
+        return self.method.reach
+
+    def observe(self, condition: Condition, state: State) -> State:
         """The method's state after a move."""
-        return self._checked("observe()", self.method.observe(move, state))
+        return self._checked("observe()", self.method.observe(condition, state))
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """The method's answer."""

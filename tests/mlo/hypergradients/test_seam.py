@@ -184,7 +184,7 @@ class Remembering(mlo.Hypergradient):
         self.log.append("init")
         return {"moves": torch.zeros(()), "calls": torch.zeros(())}
 
-    def observe(self, move, state):
+    def observe(self, condition, state):
         self.log.append("observe")
         return {**state, "moves": state["moves"] + 1}
 

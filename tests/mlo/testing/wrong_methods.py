@@ -201,7 +201,7 @@ class Remembering(mlo.OneStep):
     def init(self, condition):
         return self.kept("init")
 
-    def observe(self, move, state):
+    def observe(self, condition, state):
         return self.kept("observe")
 
     def vjp(self, condition, cotangent, state):
