@@ -253,8 +253,8 @@ class Mover:
     def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
         """Show a real move to the method of its problem."""
         method = self.program.problems[name].hypergradient
-        condition = sweep.condition(name, move)
         with torch.no_grad():  # states are plain tensors
+            condition = sweep.condition(name, move)
             if name not in self.states:
                 self.states[name] = method.init(condition)
             self.states[name] = method.observe(condition, self.states[name])
