@@ -143,6 +143,11 @@ def _check_names(problem: Problem, reads: tuple[str, ...], levels: Mapping[str, 
 
 def _retained(method: Hypergradient, lookahead: bool) -> str:
     move = "its trial move while others look at it, else its last" if lookahead else "its last move"
+    if "moves" in method.needs and method.reach != 1:
+        updates = "the updates of its last move"
+        if method.reach is not None:
+            updates = f"its last {method.reach} updates"
+        return f"{updates}: parameters, optimizer state, batch and random state before each"
     if "moves" in method.needs:
         return f"{move}: parameters, batch and random state before it"
     return f"{move}: batch and random state"

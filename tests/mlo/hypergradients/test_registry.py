@@ -18,8 +18,10 @@ OWN = {
     "dense": mlo.Dense,
     "direct": mlo.Direct,
     "finite-difference": mlo.FiniteDifference,
+    "forward-mode": mlo.ForwardMode,
     "neumann": mlo.Neumann,
     "one-step": mlo.OneStep,
+    "unrolled": mlo.Unrolled,
 }
 
 
