@@ -11,6 +11,7 @@ import torch
 
 from mlo.advance import advance
 from mlo.draws import micro_batches
+from mlo.hypergradients import Hypergradient
 from mlo.moves import Begun, Move, past_of
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
@@ -251,8 +252,10 @@ class Mover:
         return evaluator.setting(batches, tick, replayable=replayable, stood=stood)
 
     def _observe(self, name: str, move: Move, sweep: Sweep) -> None:
-        """Show a real move to the method of its problem."""
+        """Show a real move to the method of its problem, if it looks at moves at all."""
         method = self.program.problems[name].hypergradient
+        if type(method).observe is Hypergradient.observe:
+            return
         with torch.no_grad():  # states are plain tensors
             condition = sweep.condition(name, move)
             if name not in self.states:
