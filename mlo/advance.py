@@ -78,6 +78,7 @@ def advance(
         projection=program.projection(name),
         differentiable=recorded and "optimizer" in needs,
         replayable=recorded and "steps" in needs,
+        adapted="adaptation" in needs,
         closure=(gradient.evaluation.value, again) if needs_closure(optimizer) else None,
     )
     if not recorded:

@@ -66,6 +66,7 @@ def take_step(
     projection: Projection | None,
     differentiable: bool,
     replayable: bool = False,
+    adapted: bool = False,
     closure: Closure | None = None,
 ) -> Step | None:
     """Step `optimizer` on `gradient`, clip before and project after; return how if asked for.
@@ -85,7 +86,7 @@ def take_step(
         carry: tuple[Tensor | float, ...] = ()
         updates = recorded_steps(optimizer, params, factor) if replayable else ()
         if differentiable:
-            unclipped = update_derivative(optimizer, params)
+            unclipped = update_derivative(optimizer, params, adapted=adapted)
             derivative = tuple(factor * d for d in unclipped)
             carry = carried(optimizer, params, unclipped)
         if closure is None:

@@ -1,11 +1,12 @@
 r"""The derivative D of an optimizer's update with respect to the gradient, for rules it knows.
 
 The update is w' = w - update(gradient, state). D is diagonal: a number for SGD, a tensor of the
-parameter's shape for Adam and AdamW.
+parameter's shape for Adam, AdamW and RMSprop.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,13 +28,19 @@ def known_names() -> list[str]:
 
 
 def update_derivative(
-    optimizer: torch.optim.Optimizer, params: Sequence[Tensor]
+    optimizer: torch.optim.Optimizer, params: Sequence[Tensor], *, adapted: bool = False
 ) -> tuple[Tensor | float, ...]:
     """D for every parameter, for the step that `optimizer` is about to make from `p.grad`.
 
     Zero where there is no gradient: the optimizer leaves such a parameter alone.
+
+    Args:
+        optimizer: before its step.
+        params: whose D is wanted.
+        adapted: D as SAMA takes it, which for Adam and AdamW is not the derivative itself.
     """
-    rule = RULES[type(optimizer)]
+    kind = type(optimizer)
+    rule = ADAPTED.get(kind, RULES[kind]) if adapted else RULES[kind]
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     return tuple(
         0.0 if p.grad is None else rule(groups[id(p)], optimizer.state.get(p, {}), p, p.grad)
@@ -58,7 +65,7 @@ def carried(
         decay = 0.0 if p.grad is None else group["weight_decay"]
         decoupled = isinstance(optimizer, torch.optim.AdamW) or _decoupled(group)
         # `maximize` turns the sign of the gradient, not that of the decay.
-        slope = group["lr"] if decoupled else -d if group["maximize"] else d
+        slope = _scalar(group["lr"]) if decoupled else -d if group["maximize"] else d
         factors.append(1.0 - slope * decay)
     return tuple(factors)
 
@@ -69,12 +76,52 @@ def sgd(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> 
     Nesterov's update is eta (g + mu b'). Weight decay adds nothing to the derivative with respect
     to the gradient; `maximize` turns its sign.
     """
-    factor = -group["lr"] if group["maximize"] else group["lr"]
+    factor: Tensor | float = _sign(group) * _scalar(group["lr"])
     if group["momentum"] == 0:
-        return factor  # type: ignore[no-any-return]
+        return factor
     first = state.get("momentum_buffer") is None
     buffer = 1.0 if first else 1.0 - group["dampening"]
-    return factor * (1.0 + group["momentum"] * buffer if group["nesterov"] else buffer)  # type: ignore[no-any-return]
+    return factor * float(1.0 + group["momentum"] * buffer if group["nesterov"] else buffer)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moments:
+    """Adam's moments after the coming step, for the gradient g that it sees.
+
+    Attributes:
+        sign: of the given gradient in g: -1 where it climbs.
+        step: t of the coming step.
+        past: b1 m.
+        kept: b2 s, or with `amsgrad` an older s' where that is larger.
+        bend: (1 - b2) g, half of ds'/dg; zero where an older s' is larger.
+        first: m' = b1 m + (1 - b1) g.
+        second: s' = b2 s + (1 - b2) g^2, or the older one.
+    """
+
+    sign: float
+    step: Tensor | float
+    past: Tensor
+    kept: Tensor
+    bend: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def after(cls, group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> _Moments:
+        beta1, beta2 = map(_scalar, group["betas"])
+        sign, decay = _sign(group), 0.0 if _decoupled(group) else group["weight_decay"]
+        g = _seen(sign, decay, param, grad)
+        nothing = torch.zeros_like(g)
+        step = _count(state["step"]) + 1.0 if state else 1.0
+        past = beta1 * state["exp_avg"] if state else nothing
+        kept = beta2 * state["exp_avg_sq"] if state else nothing
+        bend, second = (1 - beta2) * g, kept + (1 - beta2) * g * g
+        if group["amsgrad"] and state:
+            largest = state["max_exp_avg_sq"]
+            new = second > largest
+            kept, bend = torch.where(new, kept, largest), torch.where(new, bend, nothing)
+            second = torch.maximum(second, largest)
+        return cls(sign, step, past, kept, bend, past + (1 - beta1) * g, second)
 
 
 def adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
@@ -87,29 +134,34 @@ def adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) ->
 
     Where s' = 0 every gradient so far was zero, and the second term vanishes with it.
     """
-    beta1, beta2 = group["betas"]
-    sign = -1.0 if group["maximize"] else 1.0
-    g = sign * grad
-    if group["weight_decay"] and not _decoupled(group):
-        g = g + group["weight_decay"] * param.detach()
-    step = float(state["step"]) + 1 if state else 1.0
-    first = beta1 * state["exp_avg"] + (1 - beta1) * g if state else (1 - beta1) * g
-    second = beta2 * state["exp_avg_sq"] + (1 - beta2) * g * g if state else (1 - beta2) * g * g
-    slope = (1 - beta2) * g
-    if group["amsgrad"] and state:
-        largest = state["max_exp_avg_sq"]
-        slope = torch.where(second > largest, slope, torch.zeros_like(slope))
-        second = torch.maximum(second, largest)
-    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-    root = second.sqrt()
+    beta1, beta2 = map(_scalar, group["betas"])
+    after = _Moments.after(group, state, param, grad)
+    correction1, correction2 = 1 - beta1**after.step, 1 - beta2**after.step
+    root = after.second.sqrt()
     scale = root / correction2**0.5 + group["eps"]
-    bend = torch.where(root > 0, first * slope / (scale**2 * root * correction2**0.5), 0.0)
-    derivative: Tensor = sign * (group["lr"] / correction1) * ((1 - beta1) / scale - bend)
-    return derivative
+    turn = after.first * after.bend / (scale**2 * root * correction2**0.5)
+    slope = (1 - beta1) / scale - torch.where(root > 0, turn, 0.0)
+    derivative: Tensor = after.sign * (_scalar(group["lr"]) / correction1) * slope
+    return derivative.to(grad.dtype)
 
 
-def _decoupled(group: Group) -> bool:
-    return bool(group.get("decoupled_weight_decay", False))
+def adapted_adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
+    r"""Adam's D as SAMA has it (Choe et al., NeurIPS 2023): no corrections, eps under the cube.
+
+        D = eta [ (1 - b1) b2 s - b1 (1 - b2) m g ] / (sqrt(s') + eps)^3
+
+    With amsgrad, where an older s' is larger, the bracket is (1 - b1) s'. Up to eps this is
+    k1 / sqrt(k2) times the derivative of Adam's update, see `adam`: 6.6 times it at most (t = 12),
+    3.2 at t = 100 and 1 in the long run, for the default betas.
+    """
+    beta1 = _scalar(group["betas"][0])
+    after = _Moments.after(group, state, param, grad)
+    root = after.second.sqrt()
+    scale = root + group["eps"]
+    # Three quotients one by one: a cube would underflow.
+    slope = ((1 - beta1) * after.kept - after.past * after.bend) / scale / scale / scale
+    derivative: Tensor = after.sign * _scalar(group["lr"]) * torch.where(root > 0, slope, 0.0)
+    return derivative.to(grad.dtype)
 
 
 def adamw(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
@@ -117,8 +169,71 @@ def adamw(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -
     return adam({**group, "decoupled_weight_decay": True}, state, param, grad)
 
 
+def adapted_adamw(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
+    """AdamW's D as SAMA has it."""
+    return adapted_adam({**group, "decoupled_weight_decay": True}, state, param, grad)
+
+
+def rmsprop(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
+    r"""RMSprop (Tieleman and Hinton, 2012; centered: Graves, 2013).
+
+    With s' = a s + (1 - a) g^2, the mean gradient m' = a m + (1 - a) g if centered, else m' = 0,
+    r = sqrt(s' - m'^2) and d = r + eps the update is eta g / d, so
+
+        D = eta [ 1 / d - g (1 - a) (g - m') / (d^2 r) ].
+
+    Momentum, b' = mu b + g / d with update eta b', changes nothing. Where r = 0 no gradient has
+    differed from m' so far, and the second term vanishes: D = eta / eps.
+    """
+    sign, keep = _sign(group), group["alpha"]
+    g = _seen(sign, group["weight_decay"], param, grad)
+    second = state["square_avg"] if state else torch.zeros_like(g)
+    second = (second * keep).addcmul(g, g, value=1 - keep)
+    away = g
+    if group["centered"]:
+        mean = (state["grad_avg"] if state else torch.zeros_like(g)).lerp(g, 1 - keep)
+        # As the optimizer writes it: what is left of the difference is rounding at times.
+        second, away = second.addcmul(mean, mean, value=-1), g - mean
+    root = second.sqrt()
+    scale = root + group["eps"]
+    turn = torch.where(root == 0, 0.0, (1 - keep) * g * away / (scale**2 * root))
+    derivative: Tensor = sign * _scalar(group["lr"]) * (1 / scale - turn)
+    return derivative.to(grad.dtype)
+
+
+def _sign(group: Group) -> float:
+    return -1.0 if group["maximize"] else 1.0
+
+
+def _seen(sign: float, decay: float, param: Tensor, grad: Tensor) -> Tensor:
+    """The gradient as the update sees it: `maximize` turns its sign, not that of the decay."""
+    return sign * grad + decay * param.detach() if decay else sign * grad
+
+
+def _decoupled(group: Group) -> bool:
+    return bool(group.get("decoupled_weight_decay", False))
+
+
+def _scalar(setting: Tensor | float) -> Any:
+    """A setting that may be a tensor of one element, of any shape, as one of none."""
+    return setting.detach().reshape(()) if isinstance(setting, Tensor) else setting
+
+
+def _count(step: Tensor | float) -> Tensor | float:
+    """A counter of steps, read where that does not wait for a device."""
+    if isinstance(step, Tensor) and step.device.type != "cpu":
+        return step.double()
+    return float(step)
+
+
 RULES: dict[type[torch.optim.Optimizer], Rule] = {
     torch.optim.SGD: sgd,
     torch.optim.Adam: adam,
     torch.optim.AdamW: adamw,
+    torch.optim.RMSprop: rmsprop,
 }
+ADAPTED: dict[type[torch.optim.Optimizer], Rule] = {
+    torch.optim.Adam: adapted_adam,
+    torch.optim.AdamW: adapted_adamw,
+}
+"""D as SAMA takes it, where that is another than the derivative of the update."""

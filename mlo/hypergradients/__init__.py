@@ -10,6 +10,7 @@ from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.neumann import Neumann
 from mlo.hypergradients.one_step import OneStep
 from mlo.hypergradients.registry import make_method, methods, register
+from mlo.hypergradients.sama import Sama
 from mlo.hypergradients.unrolled import Unrolled
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Neumann",
     "OneStep",
     "Result",
+    "Sama",
     "State",
     "Unrolled",
     "make_method",

@@ -44,7 +44,10 @@ class Result:
 
 
 NEEDS = frozenset(
-    {"moves", "optimizer", "steps", "graph", "context_gradient", "learning_rate", "staged"}
+    {
+        *("moves", "optimizer", "adaptation", "steps", "graph", "context_gradient"),
+        *("learning_rate", "staged"),
+    }
 )
 """What a method may declare to need."""
 
@@ -58,6 +61,7 @@ class Hypergradient(abc.ABC):
     - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
     - `"steps"`: it uses recorded steps of the optimizer as functions (`Move.step.updates`);
+    - `"adaptation"`: with `"optimizer"`, that derivative as SAMA approximates it (see `Sama`);
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
     - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
     - `"learning_rate"`: it uses the optimizer's learning rates, which `mlo.solution` cannot offer;
@@ -73,6 +77,9 @@ class Hypergradient(abc.ABC):
 
     reach: ClassVar[int | None] = 1
     """How many recorded updates it differentiates, across moves; `None`: all of the last move."""
+
+    carries: ClassVar[bool] = False
+    """Whether it carries derivatives along (`observe`), and so differentiates all updates."""
 
     def init(self, condition: Condition) -> State:
         """The state before the first call. Default: none."""

@@ -59,6 +59,7 @@ class ForwardMode(Hypergradient):
 
     needs: ClassVar[frozenset[str]] = frozenset({"moves", "steps", "staged"})
     reach: ClassVar[int | None] = None
+    carries: ClassVar[bool] = True
 
     limit: int = 100
 

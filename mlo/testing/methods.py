@@ -10,10 +10,12 @@ from mlo.errors import CheckError, ConfigurationError, MethodError
 from mlo.hypergradients import Hypergradient
 from mlo.notes import noting
 from mlo.testing.forms import ClosedForm, closed_forms, quadratic, saddle
+from mlo.testing.forms.form import OptimizerFactory
+from mlo.testing.judge import Judge, Right
+from mlo.testing.later_calls import rows_after_moves, state_complaints, two_rates
 from mlo.testing.method_report import MethodReport, MethodRow, Verdict
 from mlo.testing.seam_checks import CHECKED, seam_complaints
-from mlo.testing.verdicts import judged
-from mlo.testing.watched import Watched, ask
+from mlo.testing.watched import Answer, Watched, ask
 
 HINT = (
     "Errors are relative to the response: 1 is that of leaving it out, 2 that of a wrong sign. If "
@@ -47,8 +49,14 @@ def check_method(
     Errors are relative to the response: 1 is the error of leaving it out.
 
     On a Hessian that is indefinite the same holds; on a singular one, where there is no answer,
-    nothing may be claimed. Beside values it checks shapes, dtypes and devices, zero and linearity
-    in the cotangent, that parameters which nothing uses get zeros, and that states are plain.
+    nothing may be claimed. A method of recorded moves is also asked after real moves of SGD with
+    momentum and of Adam, each with two parameter groups, and must give the derivative of the last
+    of them (of the last `method.reach`, where it has that attribute); one that uses the learning
+    rates is asked where two of them differ.
+
+    Beside values it checks shapes, dtypes and devices, zero and linearity in the cotangent, that
+    parameters which nothing uses get zeros, that states are plain, that a call with a carried state
+    is no worse than the first, and that a state from another point misleads nobody.
 
     Args:
         method: the method, with settings under which it should get there.
@@ -77,18 +85,19 @@ def check_method(
             "staged form, such as mlo.testing.ridge()"
         )
 
-    def row(form: ClosedForm) -> MethodRow:
-        return _row(form, method, tolerance=tolerance, rate=rate, biased=biased)
-
-    rows = [row(form) for form in served]
+    judge = Judge(method, rate, tolerance, biased)
+    rows = [_row(form, judge) for form in served]
     answered = any(r.verdict.right for r in rows)
-    if not moves and not biased:
-        rows = [_no_excuse(row(_easiest(rate))), *rows, *map(row, _bad_hessians())]
+    if moves:
+        rows += rows_after_moves(judge)
+    elif not biased:
+        bad = [_row(form, judge) for form in _bad_hessians()]
+        rows = [*_easy_rows(judge), *rows, *bad]
         answered = answered or rows[0].verdict.right
     complaints = [f"on '{r.problem}': {r.reason}" for r in rows if r.verdict is Verdict.WRONG]
     if not complaints and not answered and not biased:
         complaints.append(_nothing_right(rows))
-    complaints += _seam(method, rate, tolerance, rows)
+    complaints += _seam(judge, rows)
     report = MethodReport(
         repr(method),
         tuple(rows),
@@ -101,26 +110,27 @@ def check_method(
     return report
 
 
-def _row(
-    form: ClosedForm, method: Hypergradient, *, tolerance: float, rate: float, biased: bool
-) -> MethodRow:
-    """Ask, and judge the answer; a broken seam is a wrong answer too."""
-    moves = "moves" in method.needs
-    watched = Watched(method)
-    try:
-        with noting(f"in check_method({method!r}), on '{form.name}'"):
-            answer = ask(form, watched, rate=rate, away=moves)
-    except MethodError as error:
-        return MethodRow(form.name, math.nan, None, None, 0, Verdict.WRONG, str(error))
-    if moves:
-        expected = form.one_step(rate), form.direct(rate)
-    else:
-        expected = dict(form.truth), form.direct()
-    row = judged(form, method, answer, expected, tolerance=tolerance, biased=biased)
-    if watched.complaints:
-        reason = "; ".join(watched.complaints)
-        return dataclasses.replace(row, verdict=Verdict.WRONG, reason=reason)
-    return row
+def _row(form: ClosedForm, judge: Judge, optimizer: OptimizerFactory | None = None) -> MethodRow:
+    """A fresh program, at its solution or where a move is made."""
+
+    def asked(watched: Watched) -> tuple[Answer, Right]:
+        answer = ask(form, watched, rate=judge.rate, away=judge.moves, optimizer=optimizer)
+        return answer, judge.right(form)
+
+    return judge.row(form, asked)
+
+
+def _easy_rows(judge: Judge) -> Iterator[MethodRow]:
+    """Where the Hessian is the identity over the learning rates, of which there may be two.
+
+    There every solver gets there in one step, so stopping early is wrong; one that goes by these
+    rates must not fail either.
+    """
+    yield _no_excuse(_row(_easiest(judge.rate), judge), Verdict.APPROXIMATE)
+    if "learning_rate" in judge.method.needs:
+        form, optimizer = two_rates(judge.rate)
+        row = _row(form, judge, optimizer)
+        yield _no_excuse(row, Verdict.APPROXIMATE, Verdict.FAILED)
 
 
 def _easiest(rate: float) -> ClosedForm:
@@ -133,14 +143,13 @@ def _bad_hessians() -> Iterator[ClosedForm]:
     yield saddle((1.0, 0.6, 0.0), name="singular Hessian")
 
 
-def _no_excuse(row: MethodRow) -> MethodRow:
-    """Where every solver gets there in one step, stopping early is wrong."""
-    if row.verdict is not Verdict.APPROXIMATE:
+def _no_excuse(row: MethodRow, *excuses: Verdict) -> MethodRow:
+    if row.verdict not in excuses or row.outcome is None:
         return row
     reason = (
-        f"it reports LIMIT with an error of {row.error:.1e}, where the Hessian is the identity "
-        "over the learning rate and one step is exact; expected to get there: give it more work, "
-        "or a rate= that suits it"
+        f"it reports {row.outcome.name} with an error of {row.error:.1e}, where the Hessian is the "
+        "identity over the learning rate and one step is exact; expected to get there: give it "
+        "more work, or a rate= that suits it"
     )
     return dataclasses.replace(row, verdict=Verdict.WRONG, reason=reason)
 
@@ -154,12 +163,14 @@ def _nothing_right(rows: list[MethodRow]) -> str:
     )
 
 
-def _seam(method: Hypergradient, rate: float, tolerance: float, rows: list[MethodRow]) -> list[str]:
+def _seam(judge: Judge, rows: list[MethodRow]) -> list[str]:
     if any(row.outcome is None for row in rows):
         return []  # the engine has refused its answers already
+    method = judge.method
     try:
         with noting(f"in check_method({method!r}), on its seam"):
-            return list(dict.fromkeys(seam_complaints(method, rate=rate, tolerance=tolerance)))
+            found = list(seam_complaints(method, rate=judge.rate, tolerance=judge.tolerance))
+            return list(dict.fromkeys([*found, *state_complaints(judge)]))
     except MethodError as error:
         return [str(error)]
 

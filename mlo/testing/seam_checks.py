@@ -24,8 +24,10 @@ CHECKED = (
     "linearity",
     "an upper parameter that nothing uses",
     "states before and after real moves",
+    "later calls",
+    "states of another point",
 )
-"""What `seam_complaints` looks at, in words."""
+"""What is looked at beside right numbers, here and in `later_calls`, in words."""
 
 
 def seam_complaints(method: Hypergradient, *, rate: float, tolerance: float) -> Iterator[str]:

@@ -53,10 +53,17 @@ class Watched(Hypergradient):
         method: the method.
         complaints: what was wrong, in sentences.
         calls: problem -> the last first-order call of `vjp` for it.
+        states: problem -> the method's state after it.
+
+    Args:
+        method: the method.
+        begun: states to begin with, for those problems that have one; the method's own for others.
     """
 
-    def __init__(self, method: Hypergradient) -> None:
+    def __init__(self, method: Hypergradient, begun: Mapping[str, State] | None = None) -> None:
         self.method = method
+        self.begun = begun or {}
+        self.states: dict[str, State] = {}
         self.complaints: list[str] = []
         self.calls: dict[str, Call] = {}
 
@@ -75,13 +82,20 @@ class Watched(Hypergradient):
         self.method.check_place(problem, graph)
 
     def init(self, condition: Condition) -> State:
-        """The method's first state."""
+        """The state to begin with, or the method's first one."""
+        if condition.problem in self.begun:
+            return self.begun[condition.problem]
         return self._checked("init()", self.method.init(condition))
 
     @property
     def reach(self) -> int | None:  # type: ignore[override]
         """That of the method."""
         return self.method.reach
+
+    @property
+    def carries(self) -> bool:  # type: ignore[override]
+        """As the method does."""
+        return self.method.carries
 
     def observe(self, condition: Condition, state: State) -> State:
         """The method's state after a move."""
@@ -93,7 +107,9 @@ class Watched(Hypergradient):
         if not condition.attached:
             self.calls[condition.problem] = Call(condition, cotangent, state)
         if isinstance(result, Result):
-            self._checked("the Result of vjp()", result.state)
+            state = self._checked("the Result of vjp()", result.state)
+            if not condition.attached:
+                self.states[condition.problem] = state
             self._check_gradients(condition, result)
         return result
 

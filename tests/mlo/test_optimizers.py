@@ -159,7 +159,7 @@ SETTINGS = {
     "below": {"lookahead": False},
     "look-ahead": {"lookahead": True},
 }
-DIFFERENTIATED = (optim.SGD, optim.Adam, optim.AdamW)
+DIFFERENTIATED = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop)
 
 
 def built(case):
@@ -334,7 +334,7 @@ def test_parameters_whose_gradient_is_one_tensor_are_clipped_once():
 
 
 UNKNOWN = {
-    "RMSprop": lambda params: optim.RMSprop(params, 0.01),
+    "Adamax": lambda params: optim.Adamax(params, 0.01),
     "Adagrad": lambda params: optim.Adagrad(params, 0.01),
     "a subclass": lambda params: type("Mine", (optim.SGD,), {})(params, 0.01),
 }
@@ -342,7 +342,9 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("make", UNKNOWN.values(), ids=UNKNOWN)
 @pytest.mark.parametrize(
-    "method", [mlo.OneStep(), mlo.FiniteDifference(), mlo.Neumann(), mlo.Direct()], ids=repr
+    "method",
+    [mlo.OneStep(), mlo.FiniteDifference(), mlo.Sama(), mlo.Neumann(), mlo.Direct()],
+    ids=repr,
 )
 def test_a_rule_of_unknown_derivative_serves_where_the_method_does_not_need_it(make, method):
     def pair():
@@ -361,8 +363,8 @@ def test_a_rule_of_unknown_derivative_serves_where_the_method_does_not_need_it(m
         )
         return mlo.Engine([lower, upper])
 
-    if isinstance(method, (mlo.OneStep, mlo.FiniteDifference)):
-        with pytest.raises(MethodError, match=r"'lower'.*SGD, Adam, AdamW.*Neumann"):
+    if isinstance(method, (mlo.OneStep, mlo.FiniteDifference, mlo.Sama)):
+        with pytest.raises(MethodError, match=r"'lower'.*SGD, Adam, AdamW, RMSprop.*Neumann"):
             pair()
     else:
         pair().step()

@@ -19,7 +19,7 @@ from mlo import errors
 NAMES = """
 Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord
 FiniteDifference ForwardMode Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep
-Outcome Problem Result ResponseRecord RunResult StartRecord LinearSolution Status Stop
+Outcome Problem Result ResponseRecord RunResult Sama StartRecord LinearSolution Status Stop
 TickRecord Unrolled
 __version__ errors make_method methods register solution
 """

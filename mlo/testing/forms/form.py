@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from mlo.engine import Engine
 from mlo.errors import ConfigurationError
@@ -17,6 +19,8 @@ from mlo.problem import Problem
 
 PRIOR = 0.2
 """Curvature of the upper losses in their own parameters: their direct part."""
+
+OptimizerFactory: TypeAlias = Callable[[list[Parameter]], torch.optim.Optimizer]
 
 Named: TypeAlias = Mapping[str, Tensor]
 """Parameter name -> tensor."""
@@ -73,6 +77,8 @@ class ClosedForm:
         *,
         rate: float = 0.1,
         away: bool = False,
+        optimizer: OptimizerFactory | None = None,
+        still: bool = False,
         **settings: Any,
     ) -> Engine:
         """The program in the library, standing at the solution of all lower problems.
@@ -81,8 +87,16 @@ class ClosedForm:
             method: how lower problems are differentiated: one method, or problem -> method.
             rate: learning rate of their `torch.optim.SGD`.
             away: stand away from the solution, where a step is a step.
+            optimizer: makes theirs of their parameters, in the place of SGD with that rate.
+            still: the upper problem has the learning rate zero.
             settings: of the `Engine`.
         """
+
+        def sgd(params: list[Parameter], rate: float) -> torch.optim.Optimizer:
+            return torch.optim.SGD(params, rate)
+
+        lower = optimizer or functools.partial(sgd, rate=rate)
+        upper = functools.partial(sgd, rate=0.0 if still else rate)
         problems = []
         for level in self.levels:
             own = method.get(level.name) if isinstance(method, Mapping) else method
@@ -92,7 +106,7 @@ class ClosedForm:
                     params=level.start if away else level.solution,
                     loss=level.loss,
                     reads=level.reads,
-                    optimizer=lambda params: torch.optim.SGD(params, rate),
+                    optimizer=upper if level.name == self.upper else lower,
                     hypergradient=own,
                 )
             )
@@ -107,8 +121,8 @@ class ClosedForm:
         Raises:
             ConfigurationError: the program is nested, so that a step is no such formula.
         """
-        own = _leaves(self.levels[-1].start)
-        return _gradient(self.levels[-1], own, self._stepped(own, rate))
+        own = leaf_params(self.levels[-1].start)
+        return gradient_of(self.levels[-1], own, self._stepped(own, rate))
 
     def direct(self, rate: float | None = None) -> dict[str, Tensor]:
         """The gradient of the upper loss with the lower problems held fixed.
@@ -119,12 +133,12 @@ class ClosedForm:
         Raises:
             ConfigurationError: with a rate, where the program is nested.
         """
-        own = _leaves(self.levels[-1].start)
+        own = leaf_params(self.levels[-1].start)
         if rate is None:
-            return _gradient(self.levels[-1], own, {n.name: n.solution for n in self.levels})
+            return gradient_of(self.levels[-1], own, {n.name: n.solution for n in self.levels})
         stepped = self._stepped(own, rate)
         fixed = {name: {k: t.detach() for k, t in w.items()} for name, w in stepped.items()}
-        return _gradient(self.levels[-1], own, fixed)
+        return gradient_of(self.levels[-1], own, fixed)
 
     def with_unused(self) -> ClosedForm:
         """The same program with one more upper parameter, which no loss uses."""
@@ -148,8 +162,8 @@ class ClosedForm:
         values: dict[str, Named] = {level.name: level.start for level in self.levels}
         values[self.upper] = own
         for level in self.levels[:-1]:
-            w = _leaves(level.start)
-            slope = _gradient(level, w, values, graph=True)
+            w = leaf_params(level.start)
+            slope = gradient_of(level, w, values, graph=True)
             values[level.name] = {k: w[k] - rate * slope[k] for k in w}
         return values
 
@@ -182,11 +196,12 @@ def condition_number(hessian: Tensor) -> float:
     return float(moduli.max() / moduli.min())
 
 
-def _leaves(params: Named) -> dict[str, Tensor]:
+def leaf_params(params: Named) -> dict[str, Tensor]:
+    """Copies to differentiate with respect to."""
     return {k: t.detach().clone().requires_grad_() for k, t in params.items()}
 
 
-def _gradient(
+def gradient_of(
     level: Level, own: Named, values: Mapping[str, Named], *, graph: bool = False
 ) -> dict[str, Tensor]:
     """Of the loss of `level` with respect to `own`, where the others are at `values`."""

@@ -16,72 +16,9 @@ import mlo
 
 from ..oracles import Level, flat, gradient, relative
 from ..programs import program
+from .steps import OPTIMIZERS, SGD
 
 TOLERANCE = 1e-11  # rounding of one backward pass
-
-
-def sgd(p: Tensor, g: Tensor, group: dict, state: dict) -> tuple[Tensor, dict]:
-    g = (-g if group["maximize"] else g) + group["weight_decay"] * p
-    if group["momentum"] == 0:
-        return p - group["lr"] * g, {}
-    buffer = state.get("momentum_buffer")
-    mu, kept = group["momentum"], 1 - group["dampening"]
-    buffer = g if buffer is None else mu * buffer + kept * g
-    step = g + mu * buffer if group["nesterov"] else buffer
-    return p - group["lr"] * step, {"momentum_buffer": buffer}
-
-
-def adam(p: Tensor, g: Tensor, group: dict, state: dict) -> tuple[Tensor, dict]:
-    (b1, b2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-    g = -g if group["maximize"] else g
-    if group["decoupled_weight_decay"]:
-        p = p * (1 - lr * decay)
-    else:
-        g = g + decay * p
-    t = float(state.get("step", 0.0)) + 1
-    m = b1 * state.get("exp_avg", 0.0) + (1 - b1) * g
-    s = b2 * state.get("exp_avg_sq", 0.0) + (1 - b2) * g**2
-    new = {"step": t, "exp_avg": m, "exp_avg_sq": s}
-    if group["amsgrad"]:
-        s = torch.maximum(s, torch.as_tensor(state.get("max_exp_avg_sq", 0.0)))
-        new["max_exp_avg_sq"] = s
-    scale = (s / (1 - b2**t)).sqrt() + group["eps"]
-    return p - lr * (m / (1 - b1**t)) / scale, new
-
-
-def groups_of(make, *first: dict, **rest):
-    """Parameter groups: one of one parameter for each of `first`, the others together."""
-
-    def build(params):
-        named = [{"params": [p], **g} for p, g in zip(params, first, strict=False)]
-        return make([*named, {"params": params[len(first) :]}], **rest)
-
-    return build
-
-
-SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
-OPTIMIZERS = {
-    "sgd": (lambda ps: SGD(ps, 0.1), sgd),
-    "sgd that decays and climbs": (lambda ps: SGD(ps, 0.1, weight_decay=0.3, maximize=True), sgd),
-    "momentum": (lambda ps: SGD(ps, 0.1, momentum=0.9), sgd),
-    "dampened": (lambda ps: SGD(ps, 0.1, momentum=0.8, dampening=0.4, weight_decay=0.1), sgd),
-    "nesterov": (lambda ps: SGD(ps, 0.1, momentum=0.7, nesterov=True), sgd),
-    "nesterov that climbs": (
-        lambda ps: SGD(ps, 0.1, momentum=0.7, nesterov=True, maximize=True, weight_decay=0.1),
-        sgd,
-    ),
-    "groups": (
-        groups_of(SGD, {"lr": 0.3}, {"momentum": 0.5, "weight_decay": 0.2}, lr=0.05),
-        sgd,
-    ),
-    "adam": (lambda ps: Adam(ps, 0.05), adam),
-    "adam that decays": (lambda ps: Adam(ps, 0.05, weight_decay=0.3, betas=(0.7, 0.9)), adam),
-    "adam that climbs": (lambda ps: Adam(ps, 0.05, weight_decay=0.3, maximize=True), adam),
-    "amsgrad": (lambda ps: Adam(ps, 0.05, amsgrad=True, eps=1e-3), adam),
-    "adamw": (lambda ps: AdamW(ps, 0.05, weight_decay=0.4), adam),
-    "adamw, amsgrad": (lambda ps: AdamW(ps, 0.05, amsgrad=True, maximize=True), adam),
-    "groups of adamw": (groups_of(AdamW, {"lr": 0.2}, {"betas": (0.5, 0.6)}, lr=0.02), adam),
-}
 
 
 def two_levels(*, judge: bool = False) -> list[Level]:

@@ -22,6 +22,7 @@ OWN = {
     "neumann": mlo.Neumann,
     "one-step": mlo.OneStep,
     "unrolled": mlo.Unrolled,
+    "sama": mlo.Sama,
 }
 
 
@@ -97,6 +98,8 @@ def test_an_unknown_name_is_answered_by_the_nearest(wrong, near):
         ("neumann", {"terms": 2.5}, "terms"),
         ("finite-difference", {"scheme": "backward"}, "scheme"),
         ("finite-difference", {"radius": -1.0}, "radius"),
+        ("sama", {"radius": 0.0}, "radius"),
+        ("sama", {"tolerance": -1.0}, "tolerance"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(name, settings, culprit):

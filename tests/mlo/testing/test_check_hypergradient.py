@@ -169,7 +169,7 @@ def test_problems_on_one_level_move_at_once(lookahead, ticks):
 
 
 def test_finite_differences_are_exact_but_for_a_bias_that_is_measured():
-    found = moves(lfm(mlo.FiniteDifference()), bias=1e-3)
+    found = moves(lfm(mlo.FiniteDifference(radius=0.01)), bias=1e-3)
     assert 0 < found.biases[MIDDLE] < 1e-3
     assert found.error < ERROR
     rough = moves(lfm(mlo.FiniteDifference(radius=1.0)), bias=1.0)
@@ -342,7 +342,7 @@ def test_a_problem_to_which_nobody_answers_is_checked_on_its_own_loss():
 
 
 def test_the_result_is_a_table_that_fits_eighty_columns():
-    found = moves(lfm(mlo.FiniteDifference()), bias=1e-3)
+    found = moves(lfm(mlo.FiniteDifference(radius=0.01)), bias=1e-3)
     lines = str(found).splitlines()
     assert lines[0] == "upper: total gradient against moves, 8 directions"
     assert max(map(len, lines)) <= 80

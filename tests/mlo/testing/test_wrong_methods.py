@@ -12,6 +12,19 @@ from mlo.errors import CheckError
 from mlo.records import Outcome, code_of
 from mlo.testing import check_method
 
+from .forgetful_methods import (
+    ClaimsTwo,
+    FirstGroup,
+    FirstRate,
+    FirstStep,
+    NoOptimizer,
+    RemembersItsAnswer,
+    RemembersItsFactors,
+    TiredByCalls,
+    Uncorrected,
+    WornOutByCalls,
+    WornOutByMoves,
+)
 from .wrong_methods import (
     ClaimsItsTerms,
     Clipping,
@@ -60,7 +73,7 @@ WRONG = {
     ),
     "twice, short Neumann": (multiplied(mlo.Neumann(), 2.0), "Hessian I / rate': it reports CONV"),
     "sign of the adjoint, Neumann": (
-        changed(mlo.Neumann(terms=40), -1.0),
+        changed(mlo.Neumann(terms=40, alpha=0.1), -1.0),
         "a right answer to none of 13 problems",
     ),
     "twice the adjoint, Neumann": (
@@ -118,7 +131,7 @@ WRONG = {
     "NaN, converged": (answering(mlo.Dense(), not_a_number), "CONVERGED .*there is a NaN"),
     "nothing but failures": (
         reporting(answering(mlo.OneStep(), not_a_number), Outcome.NONFINITE),
-        "right answer to none of 8 problems .it reports NONFINITE; smallest error nan",
+        "right answer to none of 10 problems .it reports NONFINITE; smallest error nan",
     ),
     "a cut cotangent": (Clipping(), r"vjp\(2 v\) must be 2 vjp\(v\), but they differ by"),
     "ones for zero": (answering(mlo.Dense(), ones_for_zero), "zero cotangent must be zero, got"),
@@ -144,6 +157,20 @@ WRONG = {
     "vjp with an object": (remembering("vjp", "object"), r"vjp\(\) has a state with a object in"),
     "observe with a graph": (remembering("observe", "graph"), r"observe\(\) has a state whose"),
     "a nested state": (RemembersItsAdjoint(), r"'quadratic, depth 3': .* state whose tensors car"),
+    "the last answer": (RemembersItsAnswer(), r"another point on 'lfm-shaped': it reports CONVERG"),
+    "factors of another point": (RemembersItsFactors(), r"another point .* reports CONVERGED, but"),
+    "worn out by moves": (WornOutByMoves(), "nothing changed .* CONVERGED .* but its error is"),
+    "worn out by calls": (WornOutByCalls(), "its last call .* CONVERGED .* but its error is"),
+    "tired by calls": (TiredByCalls(), r"its outcome LIMIT, where the first call was right"),
+    "the rate of the first group, Neumann": (
+        FirstRate(),
+        "'Hessian 1 / rates': it reports DIVERGED .* one step is exact",
+    ),
+    "the rate of the first group, one step": (FirstGroup(), "'moves of SGD': .* its error is"),
+    "no optimizer": (NoOptimizer(), "'moves of Adam': it reports EXPLICIT, but its error is"),
+    "the derivative of a first step": (FirstStep(), "'moves of SGD': it reports EXPLICIT, but"),
+    "one update for two": (ClaimsTwo(), "'moves of SGD': it reports EXPLICIT, but its error"),
+    "Adam without corrections": (Uncorrected(), "'moves of Adam': it reports EXPLICIT, but its"),
 }
 
 
@@ -157,7 +184,10 @@ def test_a_wrong_method_is_caught_and_the_message_says_what_is_wrong(name):
     assert "verdict" in str(caught.value), "the table is part of the message"
 
 
-# What is wrong with these shows in one place and nowhere else.
+ELSEWHERE = "with the state of another point on 'lfm-shaped'"
+AGAIN = "called again with the state of its last call"
+
+# What is wrong with these shows in these places and nowhere else.
 ONLY = {
     "absolute eigenvalues": ["on 'indefinite Hessian'"],
     "a pseudo-inverse": ["on 'singular Hessian'"],
@@ -168,8 +198,27 @@ ONLY = {
     "ones for zero": ["for problem 'relearner'", "for problem 'learner'"],
     "a zero that fails": ["for problem 'relearner'", "for problem 'learner'"],
     "ones for nothing": ["an upper parameter that no loss uses must have the gradient zero"],
-    "the graph of the move alone": ["with the graph of the move it must answer as without it"],
-    "observe with a graph": ["observe() has a state whose tensors carry a graph"],
+    "the graph of the move alone": [
+        "on 'moves of SGD'",
+        "on 'moves of Adam'",
+        "with the graph of the move it must answer as without it",
+    ],
+    "the last answer": [ELSEWHERE, AGAIN],
+    "factors of another point": [ELSEWHERE, AGAIN],
+    "worn out by moves": ["after two ticks in which nothing changed on 'lfm-shaped'"],
+    "worn out by calls": ["after two ticks in which nothing changed", ELSEWHERE, AGAIN],
+    "tired by calls": ["after two ticks in which nothing changed", AGAIN],
+    "the rate of the first group, Neumann": ["on 'Hessian 1 / rates'"],
+    "the rate of the first group, one step": ["on 'moves of SGD'", "on 'moves of Adam'"],
+    "no optimizer": ["on 'moves of SGD'", "on 'moves of Adam'"],
+    "the derivative of a first step": ["on 'moves of SGD'"],
+    "one update for two": ["on 'moves of SGD'", "on 'moves of Adam'"],
+    "Adam without corrections": ["on 'moves of Adam'"],
+    "observe with a graph": [
+        "on 'moves of SGD': observe() has a state whose tensors carry a graph",
+        "on 'moves of Adam': observe() has a state whose tensors carry a graph",
+        "observe() has a state whose tensors carry a graph",
+    ],
 }
 
 
