@@ -95,6 +95,7 @@ def test_the_benchmarks_of_this_project_are_what_they_are_offered_as():
     assert {name: benchmark.name for name, benchmark in offered().items()} == {
         "engine-cost": "engine-cost",
         "nested-cost": "nested-cost",
+        "bilevel-quadratic": "bilevel-quadratic",
     }
 
 
