@@ -1,0 +1,1 @@
+"""Measurements of this repository; the wheel does not hold them."""
