@@ -19,8 +19,8 @@ RATE = 0.3
 METHODS = {
     "Direct": mlo.Direct(),
     "OneStep": mlo.OneStep(),
-    "FiniteDifference": mlo.FiniteDifference(),
-    "forward difference": mlo.FiniteDifference(scheme="forward"),
+    "FiniteDifference": mlo.FiniteDifference(0.01),
+    "forward difference": mlo.FiniteDifference(0.01, scheme="forward"),
     "Neumann": mlo.Neumann(terms=2, alpha=0.1),
     "ConjugateGradient": mlo.ConjugateGradient(iterations=3, damping=1.0),
     "Dense": mlo.Dense(damping=1.0),
