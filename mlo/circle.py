@@ -82,6 +82,8 @@ class Circle:
                 found += differentiate(name, [loss], env[name], create_graph=True)
             return tuple(found)
 
+        scales = [sweep.program.optimizer_scale(name) for name in self.names]
+        offered = [scale for scale in scales if scale is not None]
         rates = [rate for name in self.names for rate in sweep.moves[name].learning_rate]
         return Condition(
             None,
@@ -91,4 +93,5 @@ class Circle:
             learning_rate=tuple(rates),
             memory=self.memory,
             slope=slope,
+            scale=(lambda: tuple(t for scale in offered for t in scale())) if offered else None,
         )

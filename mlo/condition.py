@@ -100,6 +100,7 @@ class Condition:
         positions: tuple[int, ...] = (),
         recall: Recall | None = None,
         once: bool = False,
+        scale: Callable[[], Tensors] | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -116,6 +117,7 @@ class Condition:
         self.once = once
         self._recall = recall
         self._products_of: tuple[Tensors, PartialTensors] | None = None
+        self._scale = scale
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
@@ -214,6 +216,20 @@ class Condition:
             )
         return step.vjp(tuple(v))
 
+    def optimizer_scale(self) -> Tensors:
+        """What the optimizer divides its steps by, as it is now, in the parameters' shapes.
+
+        Raises:
+            MethodError: the method has not declared that it needs "second_moments".
+        """
+        if self._scale is None:
+            raise MethodError(
+                f"problem '{self.problem}': its hypergradient method asks for the second moments "
+                'of the optimizer, which are not offered; declare needs = {"second_moments"}',
+                problem=self.problem,
+            )
+        return self._scale()
+
     def curvature_vjp(self, u: Sequence[Tensor], z: Sequence[Tensor]) -> PartialTensors:
         """``d<z, H(w, c) u> / d(w, c)``: third derivatives, for solves that are differentiated."""
         with torch.enable_grad():
@@ -244,6 +260,7 @@ class Condition:
             memory=self.memory,
             parts=self._parts,
             slope=self._slope,
+            scale=self._scale,
         )
 
     def _transposable(self) -> tuple[Tensors, PartialTensors]:

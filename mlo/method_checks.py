@@ -12,6 +12,7 @@ from mlo.hypergradients import Direct, Implicit
 from mlo.hypergradients.base import NEEDS
 from mlo.optimizer_steps import STEP_RULES, can_replay
 from mlo.problem import Problem
+from mlo.second_moments import keeps_moments, moment_keepers
 from mlo.update import needs_closure
 from mlo.update_rules import known_names, knows
 
@@ -69,6 +70,13 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             f"which is known for {', '.join(k.__name__ for k in STEP_RULES)} and not for "
             f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
             "method such as Neumann(alpha=...) or ConjugateGradient()",
+            problem=name,
+        )
+    if "second_moments" in method.needs and not keeps_moments(problem.optimizer):
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind} needs the second moments of the optimizer, "
+            f"which {', '.join(moment_keepers())} keep, and {type(problem.optimizer).__name__} is "
+            "none of these; choose one of them, or another preconditioner, such as 'diagonal'",
             problem=name,
         )
     if isinstance(method, Implicit) and problem.project is not None:

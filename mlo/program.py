@@ -25,6 +25,7 @@ from mlo.problem import Problem
 from mlo.projection import Projection
 from mlo.randomness import preserved
 from mlo.reads import Reads
+from mlo.second_moments import scale_of
 from mlo.start import Start
 from mlo.types import Tensors
 
@@ -116,6 +117,13 @@ class Program:
         found = (rates[id(p)] for p in self.variables[name].values())
         # A scheduler may change a tensor in place, after the move that this rate belongs to.
         return tuple(r.clone() if isinstance(r, Tensor) else r for r in found)
+
+    def optimizer_scale(self, name: str) -> Callable[[], Tensors] | None:
+        """Where the problem's method needs it: what gives the scale of its optimizer's steps."""
+        problem = self.problems[name]
+        if "second_moments" not in problem.hypergradient.needs:
+            return None
+        return lambda: scale_of(problem.optimizer, list(self.variables[name].values()))
 
     def projection(self, name: str) -> Projection | None:
         """The projection of a problem, ready to be applied to its variables."""

@@ -136,6 +136,7 @@ class Site:
             positions=index,
             recall=functools.partial(self.condition, params, context, needed),
             once=recalled is not None,
+            scale=sweep.program.optimizer_scale(self.name),
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:

@@ -40,6 +40,11 @@ def zeros_like(a: Sequence[Tensor]) -> Tensors:
     return tuple(torch.zeros_like(x) for x in a)
 
 
+def where(condition: Tensor, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensors:
+    """`a` where the 0-dim condition holds, else `b`; decided on the device."""
+    return tuple(torch.where(condition, x, y) for x, y in zip(a, b, strict=True))
+
+
 def negative(a: Sequence[Tensor | None]) -> PartialTensors:
     """``-a``, with `None` left as it is."""
     return tuple(None if x is None else -x for x in a)

@@ -21,6 +21,19 @@ def check_whole(method: object, name: str, *, least: int) -> None:
         )
 
 
+def check_flag(method: object, name: str) -> None:
+    """The setting called `name` is true or false.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    value = getattr(method, name)
+    if not isinstance(value, bool):
+        raise ConfigurationError(
+            f"{type(method).__name__}({name}=...) must be True or False, got {value!r}"
+        )
+
+
 def check_number(method: object, name: str, *, positive: bool = False) -> None:
     """The setting called `name` is a finite number, above 0 or at least not below it.
 

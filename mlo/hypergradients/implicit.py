@@ -43,13 +43,27 @@ class Implicit(Hypergradient):
     def solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Return u with ``(H + damping I) u = cotangent``, made of `condition.hvp`."""
 
+    def solve_with_state(
+        self, condition: Condition, cotangent: Tensors, state: State
+    ) -> tuple[LinearSolution, State]:
+        """`solve`, for a method that remembers something from one call to the next.
+
+        It is asked by first-order backward passes alone; where a solve is differentiated again
+        (nested levels), `solve` is. Default: `solve`, and the state unchanged.
+
+        Returns:
+            The solution, and the state after it: a pytree of plain tensors.
+        """
+        return self.solve(condition, cotangent), state
+
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """Solve, then take one mixed product."""
         if condition.attached:
             solution = condition.solve(self._measured, cotangent)
             mixed, info = condition.mixed_vjp(solution.adjoint), solution.info
         else:
-            solution = self._solve(condition, cotangent)
+            solution, state = self.solve_with_state(condition, cotangent, state)
+            self._check(solution, condition, cotangent)
             product, mixed = condition.products(solution.adjoint)
             info = self._judged(condition, solution, product, cotangent)
         with torch.no_grad():
@@ -59,14 +73,14 @@ class Implicit(Hypergradient):
 
     def _measured(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
         """Solve, and measure the residual by a product of its own."""
-        solution = self._solve(condition, cotangent)
+        solution = self.solve(condition, cotangent)
+        self._check(solution, condition, cotangent)
         product = condition.hvp(solution.adjoint)
         info = self._judged(condition, solution, product, cotangent)
         return LinearSolution(solution.adjoint, info)
 
-    def _solve(self, condition: Condition, cotangent: Tensors) -> LinearSolution:
-        """`solve`, with what it returns made sure of."""
-        found = self.solve(condition, cotangent)
+    def _check(self, found: object, condition: Condition, cotangent: Tensors) -> None:
+        """`solve` returned what it must."""
         expected = shapes(cotangent)
         given = shapes(found.adjoint) if isinstance(found, LinearSolution) else type(found).__name__
         if given != expected:
@@ -75,7 +89,6 @@ class Implicit(Hypergradient):
                 f"return a LinearSolution with tensors of shapes {expected}, got {given}",
                 problem=condition.problem,
             )
-        return found
 
     def energy(self, condition: Condition, rest: Tensors) -> Tensor:
         """A square norm of the rest ``v - H u``: grown beyond that of v, it means divergence."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
+import scipy.sparse.linalg
 import torch
 
 import mlo
 from mlo import ConjugateGradient, Outcome
 
+from .fixed import Fixed, textbook
 from .quadratics import answer, condition_of, relative, split, symmetric
 
 SPECTRA = {
@@ -188,8 +193,99 @@ def test_one_gradient_graph_serves_all_products():
     assert len(calls) == 1
 
 
+PRECONDITIONED = [0.3, 0.8, 1.7, 2.9, 4.1, 7.3, 11.0, 12.0]
+MIDDLE = [0.5, 0.5, 1.0, 2.0, 3.0, 6.0, 8.0, 9.0]
+
+
+@pytest.mark.parametrize("damping", [0.0, 1.5])
+@pytest.mark.parametrize("iterations", range(1, 8))
+def test_preconditioned_iterates_are_those_of_the_textbook(iterations, damping):
+    (hessian, _), (m, _) = symmetric(PRECONDITIONED), symmetric(MIDDLE, seed=4)
+    v = right_side(8)
+    method = ConjugateGradient(
+        iterations=iterations, tolerance=0.0, damping=damping, preconditioner=Fixed(m)
+    )
+    found, info = answer(method, hessian, v)
+    damped = (hessian + damping * torch.eye(8)).numpy()
+    expected = textbook(damped, v.numpy(), np.linalg.inv(m.numpy()), iterations)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-11, atol=1e-12)
+    assert int(info.products) == iterations + 1
+    residual = np.linalg.norm(v.numpy() - damped @ expected) / np.linalg.norm(v.numpy())
+    assert float(info.residual) == pytest.approx(residual, rel=1e-9)
+
+
+def test_preconditioned_it_stops_by_the_euclidean_residual_as_scipy_does():
+    hessian, _ = symmetric(torch.logspace(-1, 1, 24).tolist())
+    v, (m, _) = right_side(24), symmetric(torch.logspace(-0.5, 0.5, 24).tolist(), seed=9)
+    inverse = torch.linalg.inv(m).numpy()
+    for tolerance in (1e-2, 1e-5, 1e-9):
+        steps = []
+        expected, _ = scipy.sparse.linalg.cg(
+            hessian.numpy(), v.numpy(), rtol=tolerance, atol=0.0, M=inverse, callback=steps.append
+        )
+        method = ConjugateGradient(iterations=300, tolerance=tolerance, preconditioner=Fixed(m))
+        found, info = answer(method, hessian, v)
+        assert info.outcome is Outcome.CONVERGED
+        assert int(info.products) == len(steps) + 1
+        assert relative(found, torch.from_numpy(expected)) < 1e-6
+        assert float(info.residual) <= tolerance * (1 + 1e-6)
+
+
+def test_with_the_hessian_as_preconditioner_one_iteration_is_exact():
+    hessian, _ = symmetric(PRECONDITIONED)
+    v = right_side(8)
+    found, info = answer(ConjugateGradient(preconditioner=Fixed(hessian)), hessian, v)
+    assert relative(found, torch.linalg.solve(hessian, v)) < 1e-13
+    assert int(info.products) == 2
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_iterations_fall_with_the_condition_number_of_the_preconditioned_hessian(spread):
+    scale = torch.diag(torch.logspace(-spread / 2, spread / 2, 60))
+    core, _ = symmetric(torch.linspace(1.0, 2.0, 60).tolist())
+    hessian, v = scale @ core @ scale, right_side(60)
+    bare = ConjugateGradient(iterations=600, tolerance=1e-9)
+    _, without = answer(bare, hessian, v)
+    method = dataclasses.replace(bare, preconditioner=Fixed(scale @ scale))
+    found, info = answer(method, hessian, v)
+    assert relative(found, torch.linalg.solve(hessian, v)) < 1e-6
+    # The error in the energy norm is halved at the rate of condition number 2; the Euclidean
+    # residual is off from it by the root of the spread of the scales at most.
+    rate = (2**0.5 - 1) / (2**0.5 + 1)
+    size = float(torch.linalg.cond(hessian)) ** 0.5
+    bound = np.log(2 * size / 1e-9) / -np.log(rate)
+    assert int(info.products) - 1 <= bound < int(without.products)
+
+
+def test_the_identity_as_preconditioner_changes_not_one_bit():
+    hessian, _ = symmetric(PRECONDITIONED)
+    v = right_side(8)
+    for iterations in range(1, 9):
+        bare = ConjugateGradient(iterations=iterations, tolerance=0.0)
+        unit = dataclasses.replace(bare, preconditioner=Fixed(torch.eye(8)))
+        (a, _), (b, _) = answer(bare, hessian, v), answer(unit, hessian, v)
+        assert torch.equal(a, b)
+
+
+def test_a_preconditioner_that_is_not_definite_is_no_answer_that_looks_right():
+    (hessian, _), (m, _) = symmetric(PRECONDITIONED), symmetric(MIDDLE, seed=4)
+    found, info = answer(
+        ConjugateGradient(iterations=50, preconditioner=Fixed(-m)), hessian, right_side(8)
+    )
+    assert found.isfinite().all()
+    assert info.outcome is Outcome.LIMIT
+    assert int(info.products) == 1
+    assert float(info.residual) == 1.0
+
+
 @pytest.mark.parametrize(
-    "settings", [{"iterations": 0}, {"tolerance": -1e-3}, {"damping": float("nan")}]
+    "settings",
+    [
+        {"iterations": 0},
+        {"tolerance": -1e-3},
+        {"damping": float("nan")},
+        {"warm_start": "yes"},
+    ],
 )
 def test_a_setting_out_of_range_is_named(settings):
     (name,) = settings
