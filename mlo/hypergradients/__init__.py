@@ -8,7 +8,9 @@ from mlo.hypergradients.finite_difference import FiniteDifference
 from mlo.hypergradients.forward_mode import ForwardMode
 from mlo.hypergradients.implicit import Implicit
 from mlo.hypergradients.iterative import Iterative
+from mlo.hypergradients.minres import Minres
 from mlo.hypergradients.neumann import Neumann
+from mlo.hypergradients.nystrom import Nystrom
 from mlo.hypergradients.one_step import OneStep
 from mlo.hypergradients.preconditioners import (
     Diagonal,
@@ -31,7 +33,9 @@ __all__ = [
     "Hypergradient",
     "Implicit",
     "Iterative",
+    "Minres",
     "Neumann",
+    "Nystrom",
     "NystromSketch",
     "OneStep",
     "OptimizerDiagonal",

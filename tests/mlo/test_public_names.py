@@ -18,8 +18,8 @@ from mlo import errors
 
 NAMES = """
 Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord
-FiniteDifference ForwardMode Hypergradient Implicit Info MloError Move MoveRecord Neumann OneStep
-Outcome Problem Result ResponseRecord RunResult Sama StartRecord LinearSolution Status Stop
+FiniteDifference ForwardMode Hypergradient Implicit Info Minres MloError Move MoveRecord Neumann
+Nystrom OneStep Outcome Problem Result ResponseRecord RunResult Sama StartRecord LinearSolution Status Stop
 TickRecord Unrolled
 __version__ errors make_method methods register solution
 """
