@@ -76,6 +76,11 @@ def finite(tensors: Sequence[Tensor | None]) -> Tensor:
     return torch.stack(present).all() if present else torch.tensor(True)
 
 
+def rounding(tensors: Sequence[Tensor]) -> float:
+    """The rounding unit of the coarsest dtype among them."""
+    return max(torch.finfo(x.dtype).eps for x in tensors)
+
+
 def shapes(tensors: object) -> list[object] | str:
     """The shape of each tensor; `None` stays, and what is no tensor is named by its type."""
     if not isinstance(tensors, tuple | list):

@@ -15,10 +15,14 @@ from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, times
+from mlo.vectors import add_scaled, dot, rounding, times
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
+
+
+NULL = 10.0
+"""Times rounding: where ``p^T H p <= NULL eps |H| |p|^2``, no digit of the curvature is left."""
 
 
 @register("conjugate-gradient")
@@ -33,8 +37,9 @@ class ConjugateGradient(Iterative):
     (sqrt k + 1))^n of the first, k the condition number of M^{-1} (H + damping I); exact after as
     many iterations as that has distinct eigenvalues, up to rounding; the residual may grow on the
     way. `damping` shifts the spectrum. It needs H + damping I positive definite: at a direction of
-    negative curvature it stops with the iterate so far and says so. Whatever the preconditioner, it
-    stops by the Euclidean norm of the residual.
+    negative curvature it stops with the iterate so far and says so, and at one whose curvature is
+    lost in rounding (``p^T H p <= 10 eps |H| |p|^2``) too, with the outcome `singular`. Whatever
+    the preconditioner, it stops by the Euclidean norm of the residual.
     Sources: Hestenes and Stiefel, 1952; Saad, "Iterative methods for sparse linear systems",
     2nd edition, algorithm 9.1; Pedregosa, ICML 2016; Rajeswaran et al., NeurIPS 2019.
 
@@ -80,7 +85,7 @@ class ConjugateGradient(Iterative):
         p, rho = z, dot(r, z)
         stop = target.square()
         active = (_square(r, z, rho) > stop) & (rho > 0)
-        negative = torch.zeros_like(rho, dtype=torch.bool)
+        steepest, code = torch.zeros_like(rho), torch.zeros_like(rho, dtype=torch.int64)
         products = torch.zeros_like(rho, dtype=torch.int64)
         for _ in range(self.iterations):
             if rho.device.type == "cpu" and not active:
@@ -88,10 +93,17 @@ class ConjugateGradient(Iterative):
             product = condition.hvp(p)
             if self.damping:
                 product = add_scaled(product, self.damping, p)
-            curvature = dot(p, product)
+            curvature, square = dot(p, product), dot(p, p)
             products = products + active
-            negative = negative | (active & (curvature <= 0))
-            active = active & (curvature > 0)
+            slope = _ratio(dot(product, product), square, square > 0).sqrt()
+            steepest = torch.where(slope.isfinite(), torch.maximum(steepest, slope), steepest)
+            lost = NULL * rounding(rest)
+            flat = active & ~(curvature > lost * steepest * square) & ~curvature.isnan()
+            # A semidefinite H leaves little of p where it leaves little of p^T H p.
+            null = flat & (slope.square() <= lost * steepest.square())
+            code = code_where(flat, Outcome.NEGATIVE_CURVATURE, code)
+            code = code_where(null, Outcome.SINGULAR, code)
+            active = active & ~flat & ~curvature.isnan()
             step = _ratio(rho, curvature, active)
             x, r = add_scaled(x, step, p), add_scaled(r, -step, product)
             z = apply(r)
@@ -99,7 +111,6 @@ class ConjugateGradient(Iterative):
             turn = _ratio(new, rho, active)
             p = add_scaled(z, turn, p)
             rho, active = new, active & (_square(r, z, new) > stop) & (new > 0)
-        code = code_where(negative, Outcome.NEGATIVE_CURVATURE, 0)
         return LinearSolution(x, Info(products=products, code=code))
 
 

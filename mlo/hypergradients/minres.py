@@ -15,10 +15,14 @@ from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, norm, times, zeros_like
+from mlo.vectors import add_scaled, dot, norm, rounding, times, zeros_like
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
+
+
+NULL = 10.0
+"""Times rounding: where ``|A w| <= NULL eps |A| |w|``, no digit of A w is left."""
 
 
 @register("minres")
@@ -103,7 +107,7 @@ class Minres(Iterative):
             epsilon, delta, gamma = turned.advance(*basis.advance(product))
             w_old, w = w, add_scaled(add_scaled(v, -epsilon, w_old), -delta, w)
             p_old, p = p, add_scaled(add_scaled(product, -epsilon, p_old), -delta, p)
-            null = active & (norm(p) <= _rounding(rest) * largest * norm(w))
+            null = active & (norm(p) <= NULL * rounding(rest) * largest * norm(w))
             lost, active = lost | null, active & ~null
             gamma = torch.where(active, gamma, 0.0)
             w, p = _over(w, gamma), _over(p, gamma)
@@ -169,11 +173,6 @@ class _Rotations:
 def _idle(active: Tensor) -> bool:
     """Whether there is nothing left to do, where asking does not wait for a device."""
     return active.device.type == "cpu" and not active
-
-
-def _rounding(like: Tensors) -> float:
-    """Where ``|A w| <= this * |A| |w|``, no digit of A w is left."""
-    return 10.0 * max(torch.finfo(t.dtype).eps for t in like)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlo.types import Tensors
-from mlo.vectors import flat, unflat
+from mlo.vectors import flat, rounding, unflat
 
 Product = Callable[[Tensors], Tensors]
 """p -> H p, with a symmetric H."""
@@ -58,7 +58,7 @@ def sketch(hvp: Product, like: Tensors, tests: Tensor) -> tuple[Tensor, Tensor]:
     sound = images.isfinite().all()
     images = torch.where(sound, images, torch.zeros_like(images))
     weights, turn = torch.linalg.eigh(_symmetric(tests.T @ images))
-    kept = weights.abs() > _precision(like) * torch.linalg.matrix_norm(images)
+    kept = weights.abs() > rounding(like) * torch.linalg.matrix_norm(images)
     inverse = torch.where(kept, 1.0 / torch.where(kept, weights, 1.0), 0.0)
     basis, triangle = torch.linalg.qr(images)
     turned = triangle @ turn
@@ -83,8 +83,8 @@ def solve_sketched(basis: Tensor, values: Tensor, damping: float, v: Tensors) ->
 
 def cancels(values: Tensor, damping: float, like: Tensors) -> Tensor:
     """Whether the damping cancels a negative eigenvalue up to rounding, 0-dim."""
-    rounding = len(values) * _precision(like) * values.abs().amax()
-    return ((values < -rounding) & ((values + damping).abs() <= rounding)).any()
+    lost = len(values) * rounding(like) * values.abs().amax()
+    return ((values < -lost) & ((values + damping).abs() <= lost)).any()
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
@@ -95,11 +95,6 @@ def _wide(like: Tensors) -> torch.dtype:
     """Float64 where a parameter has it, else float32."""
     double = any(t.dtype is torch.float64 for t in like)
     return torch.float64 if double else torch.float32
-
-
-def _precision(like: Tensors) -> float:
-    """The rounding of a product, that of the coarsest parameter."""
-    return max(torch.finfo(t.dtype).eps for t in like)
 
 
 def _widened(tensors: Tensors, dtype: torch.dtype) -> Tensor:

@@ -17,11 +17,12 @@ import mlo.testing
 from mlo import errors
 
 NAMES = """
-Callback Condition ConjugateGradient Dense DependencyGraph Direct Engine EvaluationRecord
-FiniteDifference ForwardMode Hypergradient Implicit Info Minres MloError Move MoveRecord Neumann
-Nystrom OneStep Outcome Problem Result ResponseRecord RunResult Sama StartRecord LinearSolution Status Stop
-TickRecord Unrolled
-__version__ errors make_method methods register solution
+Callback Condition ConjugateGradient Dense DependencyGraph Diagonal Direct Engine
+EvaluationRecord FiniteDifference ForwardMode Hypergradient Implicit Info Iterative
+LinearSolution Minres MloError Move MoveRecord Neumann Nystrom NystromSketch OneStep
+OptimizerDiagonal Outcome Preconditioner Preconditioning Problem ResponseRecord Result RunResult
+Sama StartRecord Status Stop TickRecord Unrolled __version__ errors make_method methods register
+solution
 """
 EXPORTED = NAMES.split()
 
