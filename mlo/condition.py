@@ -101,6 +101,7 @@ class Condition:
         recall: Recall | None = None,
         once: bool = False,
         scale: Callable[[], Tensors] | None = None,
+        total: Callable[[], Tensors] | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -116,6 +117,7 @@ class Condition:
         self.positions = positions
         self.once = once
         self._recall = recall
+        self._total = total
         self._products_of: tuple[Tensors, PartialTensors] | None = None
         self._scale = scale
 
@@ -128,6 +130,14 @@ class Condition:
         graph = self._linearized()
         gradient = filled(dense(graph.gradient), graph.params)
         return gradient if self.attached else tuple(g.detach() for g in gradient)
+
+    def move_gradient(self) -> Tensors:
+        """The gradient that the recorded move was made with, taken again.
+
+        That is g, but where g leaves responses out (``nested="partial"``): moves are made with the
+        total gradient.
+        """
+        return self.gradient() if self._total is None else self._total()
 
     def hvp(self, p: Sequence[Tensor]) -> Tensors:
         """``(dg/dw)^T p``, which is H p wherever g is a gradient.
@@ -267,6 +277,7 @@ class Condition:
         """A cotangent u, and the products with it as functions of u."""
         if self._products_of is None:
             graph = self._linearized()
+            self._check_dense(graph.gradient)
             with torch.enable_grad():
                 u = leaves([torch.zeros_like(p) for p in graph.params])
                 wrt = (*graph.params, *graph.context)
@@ -278,11 +289,12 @@ class Condition:
 
     def _check_dense(self, gradient: PartialTensors) -> None:
         """Autograd drops the derivative of a product with a sparse gradient, without a word."""
-        if self.attached and any(g is not None and g.is_sparse for g in gradient):
+        if any(g is not None and g.is_sparse for g in gradient):
             raise DoubleBackwardError(
                 f"problem '{self.problem}': the gradient of its loss is sparse, and autograd loses "
-                "the derivative of a sparse gradient where a nested level (or create_graph=True) "
-                "asks for it; use sparse=False, or sparse_grad=False, in the loss",
+                "the derivative of a sparse gradient where a nested level, ForwardMode (or "
+                "create_graph=True) asks for it; use sparse=False, or sparse_grad=False, in the "
+                "loss",
                 problem=self.problem,
             )
 
@@ -300,7 +312,8 @@ class Condition:
                 fresh = _views if self.attached else leaves
                 params, context = fresh(self.params), fresh(self.context)
                 gradient = self._gradient(params, context)
-                self._check_dense(gradient)
+                if self.attached:
+                    self._check_dense(gradient)
             self._graph = Linearization(params, context, gradient)
             if not self.attached:
                 self.memory.graph = self._graph

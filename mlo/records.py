@@ -30,7 +30,7 @@ class Outcome(enum.Enum):
     INACCURATE = "two finite-difference radii disagree; change the radius or use exact products"
     OFF_COURSE = (
         "recorded updates, made again, do not lead where they led: keep hands off the parameters "
-        "between ticks, and random numbers on torch's generators"
+        "between ticks, and draw random numbers from the global generators"
     )
     NONFINITE = "a NaN or an infinity appeared"
 

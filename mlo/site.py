@@ -31,8 +31,8 @@ class Site:
         self.method = sweep.program.problems[name].hypergradient
         self.values = dict(sweep.values)
         self.recorded = "moves" in self.method.needs
-        # Methods that go back further than one update say where they got to (`Result.start`).
-        alone = self.recorded and self.method.reach == 1
+        # Methods that are handed whole steps say where they got to (`Result.start`).
+        alone = self.recorded and self.method.reach == 1 and "steps" not in self.method.needs
         self.begun = move.begun if alone and move.step else None
         self.memories: dict[tuple[int, ...], Memory] = {}
 
@@ -122,7 +122,14 @@ class Site:
             w, env = placed(w, c)
             sweep.visit(self.name, {**env, self.name: w}, move.setting, visitor)
 
-        many = len(move.setting.batches) > 1 and not sweep.program.graph.scope(self.name)
+        def total() -> Tensors:
+            then = sweep.as_of(move)
+            then.values[self.name] = params
+            found = then.gradient(self.name, move.setting, replay=True).values
+            return filled(dense(found), params)
+
+        anticipates = bool(sweep.program.graph.scope(self.name))
+        many = len(move.setting.batches) > 1 and not anticipates
         return Condition(
             objective,
             params,
@@ -137,6 +144,7 @@ class Site:
             recall=functools.partial(self.condition, params, context, needed),
             once=recalled is not None,
             scale=sweep.program.optimizer_scale(self.name),
+            total=total if partial and anticipates else None,
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:

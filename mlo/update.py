@@ -50,6 +50,13 @@ class Step:
         """Pull v back to where the step began, at a fixed gradient."""
         return times(self.unprojected_vjp(v), self.carry)
 
+    def projected(self) -> Tensors:
+        """Where the step led, projected again; empty where there is no projection."""
+        if self.projection is None:
+            return ()
+        with torch.no_grad():
+            return self.projection([p.clone() for p in self.unprojected])  # it may work in place
+
     def unprojected_vjp(self, v: Tensors) -> Tensors:
         """Pull v back through the projection alone."""
         if self.projection is not None:
@@ -100,8 +107,7 @@ def take_step(
     if projection is not None:
         with torch.no_grad():
             unprojected = tuple(p.detach().clone() for p in params)
-            # Clones, since it may work in place.
-            projected = projection([p.clone() for p in unprojected])
+            projected = projection([p.clone() for p in unprojected])  # it may work in place
             for p, q in zip(params, projected, strict=True):
                 p.copy_(q)
     if differentiable or replayable:

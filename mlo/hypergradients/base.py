@@ -32,7 +32,7 @@ class Result:
 
     Attributes:
         grads: one tensor per context tensor (its shape), or `None` where nothing depends.
-        start: the cotangent of where the recorded moves began, from methods with `reach` beyond 1.
+        start: the cotangent of where the recorded updates began, from methods that need `"steps"`.
         state: the method's state after the call.
         info: products taken, residual and outcome.
     """
@@ -60,7 +60,8 @@ class Hypergradient(abc.ABC):
 
     - `"moves"`: it differentiates the recorded last move instead of the condition at a solution;
     - `"optimizer"`: it uses the derivative of the optimizer's update with respect to the gradient;
-    - `"steps"`: it uses recorded steps of the optimizer as functions (`Move.step.updates`);
+    - `"steps"`: it uses recorded steps of the optimizer as functions (`Move.step.updates`), and
+      says where they began (`Result.start`), so that a problem's start can be followed;
     - `"adaptation"`: with `"optimizer"`, that derivative as SAMA approximates it (see `Sama`);
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
     - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
@@ -69,7 +70,8 @@ class Hypergradient(abc.ABC):
     - `"staged"`: it works with the plain loss, not with one in which problems below respond, so its
       own problem must be staged.
 
-    A method with `"moves"` differentiates through the last `reach` recorded updates.
+    A method with `"moves"` differentiates through the last `reach` recorded updates; beyond one it
+    needs `"steps"` and `Condition.trajectory`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -101,7 +103,7 @@ class Hypergradient(abc.ABC):
         """The state after a real move of the problem, `condition.move`. Default: unchanged.
 
         The move is recorded in full where somebody may differentiate through it later. Methods with
-        a `reach` beyond 1 see every update of a move.
+        another `reach` than 1 see every update of a move.
         """
         return state
 

@@ -41,14 +41,15 @@ class ForwardMode(Hypergradient):
     with everything taken where it was made; a cotangent v is answered by Z^T v. The tangents start
     at zero when the engine is built, and wherever the problem begins anew. Moves on trial are
     differentiated in reverse, as by `Unrolled`, and the tangents before them do the rest. The same
-    optimizers as `Unrolled`; problems that are staged, without `project=`, whose start reads nobody
-    that answers are to be found for.
+    optimizers as `Unrolled`; problems that are staged, with dense gradients, without `project=`,
+    whose start reads nobody that answers are to be found for.
 
     Cost: for m entries of upper parameters 2 m + 3 gradient evaluations an update, whether it is
     asked or not; an answer costs m inner products. Memory: m vectors of the size of the parameters
-    and of the optimizer's state, whatever the number of updates. Bias: none against the derivative
-    of all updates so far, in which upper parameters that moved count as having been moved all along
-    by the same amount. Source: Franceschi et al., ICML 2017, algorithm 2.
+    and of the optimizer's state, whatever the number of updates, and what `Unrolled()` stores of
+    one move. Bias: none against the derivative of all updates so far, in which upper parameters
+    that moved count as having been moved all along by the same amount. Source: Franceschi et al.,
+    ICML 2017, algorithm 2.
 
     The tangents are taken by differentiating the exact reverse products, not by forward-mode
     autograd, which has no rules for some operations and wrong ones for others.

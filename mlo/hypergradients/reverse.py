@@ -69,6 +69,11 @@ def pull_back(cotangent: Tensors, context: Tensors, updates: Iterable[Condition]
     return found
 
 
+def rounding(params: Tensors) -> float:
+    """The coarsest spacing of their dtypes."""
+    return max(torch.finfo(w.dtype).eps for w in params)
+
+
 def step_of(at: Condition) -> Step:
     """The recorded step of an update."""
     if at.move is None or at.move.step is None:
@@ -78,7 +83,7 @@ def step_of(at: Condition) -> Step:
 
 def linear_steps(at: Condition) -> tuple[LinearStep | None, ...]:
     """Every parameter's step, linearized where it was made; `None` where it was left alone."""
-    step, gradient = step_of(at), at.gradient()
+    step, gradient = step_of(at), at.move_gradient()
     return tuple(
         None if update is None else update.linearized(w, g)
         for update, w, g in zip(step.updates, at.params, gradient, strict=True)
@@ -109,14 +114,15 @@ def _through(found: Reverse, at: Condition) -> None:
 def _compare(
     found: Reverse, at: Condition, step: Step, linear: Sequence[LinearStep | None]
 ) -> None:
-    """Note how far the update made again misses where it led: where the next one began."""
-    led = found.began if step.projection is None else step.unprojected
-    if led is None:
-        return
+    """Note how far the update made again misses where it led, and that where the next one began."""
     pairs = zip(linear, at.params, strict=True)
     reached = tuple(w if one is None else one.reached for one, w in pairs)
-    missed = norm(add_scaled(led, -1.0, reached))
-    rounding = max(torch.finfo(w.dtype).eps for w in at.params)
-    length = norm(add_scaled(reached, -1.0, at.params)) + 1e2 * rounding * norm(at.params)
-    gap = torch.where(missed > 0, missed / length, missed)
-    found.gap = gap if found.gap is None else torch.maximum(found.gap, gap)
+    links = [] if found.began is None else [(found.began, step.projected() or reached)]
+    if step.projection is not None:
+        links.append((step.unprojected, reached))
+    length = norm(add_scaled(reached, -1.0, at.params))
+    length = length + 1e2 * rounding(at.params) * norm(at.params)
+    for led, made in links:
+        missed = norm(add_scaled(led, -1.0, made))
+        gap = torch.where(missed > 0, missed / length, missed)
+        found.gap = gap if found.gap is None else torch.maximum(found.gap, gap)

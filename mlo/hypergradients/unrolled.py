@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.registry import register
-from mlo.hypergradients.reverse import pull_back
+from mlo.hypergradients.reverse import pull_back, rounding
 from mlo.records import Info, Outcome, code_where
 from mlo.types import Tensors
 from mlo.vectors import finite
@@ -47,7 +47,8 @@ class Unrolled(Hypergradient):
         steps: updates, across moves; fewer where fewer were made. `None` takes those of the last
             move (`repeat` of them).
         recompute: make the graph of every update again, one at a time.
-        tolerance: largest part of an update's length that it may be off course.
+        tolerance: largest part of an update's length that it may be off course; two roundings of
+            the parameters' dtype where these are more.
     """
 
     steps: int | None = None
@@ -79,7 +80,9 @@ class Unrolled(Hypergradient):
         sound = finite((*found.context, *found.params))
         code = code_where(~sound, Outcome.NONFINITE, 0)
         if found.gap is not None:
-            off = sound & ~(found.gap <= self.tolerance)
+            # An entry of a step can be one rounding off, which is much in bfloat16.
+            allowed = max(self.tolerance, 2.0 * rounding(cotangent))
+            off = sound & ~(found.gap <= allowed)
             code = code_where(off, Outcome.OFF_COURSE, code)
         info = Info(products=found.updates, residual=found.gap, code=code)
         return Result(found.context, state, info, start=found.params)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mlo.engine import Engine, check_mode
 from mlo.errors import CheckError, DeclarationError, listed, nearest
-from mlo.hypergradients import Dense, Hypergradient, OneStep
+from mlo.hypergradients import Dense, Hypergradient, OneStep, Unrolled
+from mlo.problem import Problem
 from mlo.sweep import Sweep
 from mlo.testing.differences import Agreement, compared, difference, directions, relative
 from mlo.testing.double import in_double
@@ -53,7 +54,8 @@ def check_hypergradient(
         name: the problem whose total gradient is checked.
         against: what it is compared with. `"moves"`: differences of its loss after the moves that
             the problems below would make from here, made again at every shifted point (the default
-            where all of them differentiate recorded moves; the exact rule is `OneStep`).
+            where all of them differentiate recorded moves; the exact rule is `OneStep`, for moves
+            of several updates `Unrolled`).
             `"solution"`: differences of the program whose lower problems are solved at every
             shifted point (the default otherwise; the exact rule is `Dense`, without damping).
         tolerance: largest relative error, over the checked directions.
@@ -137,16 +139,25 @@ def _reference(engine: Engine, name: str, against: str | None) -> Reference:
 
 
 def _check_repeats(engine: Engine, name: str) -> None:
-    """Recorded moves of several updates are differentiated through the last one only."""
+    """Moves of several updates must be differentiated through all of them."""
     for n in engine.graph.order(name):
-        repeat = engine.problems[n].repeat
-        if repeat > 1:
+        problem = engine.problems[n]
+        reach = problem.hypergradient.reach
+        if reach is not None and reach < problem.repeat:
+            kind = type(problem.hypergradient).__name__
             raise DeclarationError(
                 f"check_hypergradient(engine, '{name}', against='moves'): problem '{n}' has "
-                f"repeat={repeat}, and a recorded move is differentiated through its last update "
-                "alone, which differences of all updates cannot confirm; check it with repeat=1",
+                f"repeat={problem.repeat}, and hypergradient={kind} differentiates {reach} of "
+                "these updates, which differences of all of them cannot confirm; check it with "
+                f"repeat={reach}, or with Unrolled()",
                 problem=n,
             )
+
+
+def _exact_move(problem: Problem) -> Hypergradient:
+    """The exact derivative of a move, and of those before it since the problem began anew."""
+    updates = problem.repeat * (problem.restart or 1)
+    return OneStep() if updates == 1 else Unrolled(steps=updates)
 
 
 class _Check:
@@ -174,19 +185,20 @@ class _Check:
     def _exact(self) -> dict[str, Hypergradient]:
         """The exact rule for everybody who answers; by it, more may than before."""
         standing = self.standing
-        rule: Hypergradient = OneStep()
-        if self.reference is Reference.SOLUTION:
-            rule = Dense(tolerance=1e-9, limit=10**9)
+        solved = self.reference is Reference.SOLUTION
         rules: dict[str, Hypergradient] = {}
         while missing := set(standing.graph.scope(standing.name)) - set(rules):
-            rules.update(dict.fromkeys(missing, rule))
+            for n in missing:
+                problem = standing.given.problems[n]
+                rules[n] = Dense(tolerance=1e-9, limit=10**9) if solved else _exact_move(problem)
             try:
                 standing.use(rules, "exact")
             except DeclarationError as error:
+                kind = " and ".join(sorted({type(rule).__name__ for rule in rules.values()}))
                 raise DeclarationError(
                     f"check_hypergradient(engine, '{standing.name}'): the exact rule, "
-                    f"{type(rule).__name__} with nested='exact', cannot serve in this program, so "
-                    f"there is nothing to compare with: {error}",
+                    f"{kind} with nested='exact', cannot serve in this program, so there is "
+                    f"nothing to compare with: {error}",
                     problem=error.problem,
                 ) from error
         return rules

@@ -30,6 +30,9 @@ def staged(method, **settings):
 ENGINES = {
     "one step": lambda: (staged(mlo.OneStep()), "top"),
     "one step, lookahead": lambda: (staged(mlo.OneStep(), lookahead=True), "top"),
+    "recorded updates": lambda: (staged(mlo.Unrolled(steps=3)), "top"),
+    "recorded updates, lookahead": lambda: (staged(mlo.Unrolled(steps=3), lookahead=True), "top"),
+    "tangents": lambda: (staged(mlo.ForwardMode()), "top"),
     "differences": lambda: (staged(mlo.FiniteDifference()), "top"),
     "conjugate gradients": lambda: (staged(mlo.ConjugateGradient()), "top"),
     **{
@@ -46,7 +49,8 @@ ENGINES = {
 @pytest.mark.filterwarnings("ignore::mlo.errors.HypergradientWarning")
 def test_no_tensor_waits_for_the_cycle_collector(case):
     engine, top = ENGINES[case]()
-    engine.step()
+    for _ in range(3):  # as many updates as are recorded
+        engine.step()
     engine.hypergradient(top)
     gc.collect()
     gc.disable()
