@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 
 from mlo.differentiation import differentiate
+from mlo.optimizer_groups import Group, count, decoupled, scalar, sign
 from mlo.vectors import leaves
 
 PARAMETER, GRADIENT = "parameter", "gradient"
-Group = Mapping[str, Any]
 Named = Mapping[str, Tensor]
 """`PARAMETER`, `GRADIENT` or the name of a state -> tensor; what is absent is zero."""
 
-StepRule = Callable[[Group, int, Tensor, Tensor, Named], tuple[Tensor, dict[str, Tensor]]]
+StepRule = Callable[
+    [Group, "Tensor | float", Tensor, Tensor, Named], tuple[Tensor, dict[str, Tensor]]
+]
 """rule(settings, number of the step from 1, w, g, state) -> (w', state')."""
 
 
 def sgd(
-    group: Group, step: int, w: Tensor, g: Tensor, state: Named
+    group: Group, step: Tensor | float, w: Tensor, g: Tensor, state: Named
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""SGD: h = g + decay w, b' = mu b + (1 - tau) h (b' = h at first), w' = w - eta b'.
 
     Nesterov: w' = w - eta (h + mu b'). Source: Sutskever et al., ICML 2013, as torch has it.
     """
-    h = (-g if group["maximize"] else g) + group["weight_decay"] * w
+    h = sign(group) * g + group["weight_decay"] * w
     momentum = group["momentum"]
     if momentum == 0:
         return w - group["lr"] * h, {}
@@ -45,7 +47,7 @@ def sgd(
 
 
 def adam(
-    group: Group, step: int, w: Tensor, g: Tensor, state: Named
+    group: Group, step: Tensor | float, w: Tensor, g: Tensor, state: Named
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""Adam and AdamW (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
 
@@ -54,8 +56,8 @@ def adam(
     """
     beta1, beta2 = group["betas"]
     decay = group["weight_decay"]
-    g = -g if group["maximize"] else g
-    if group.get("decoupled_weight_decay", False):
+    g = sign(group) * g
+    if decoupled(group):
         w = w * (1.0 - group["lr"] * decay)
     else:
         g = g + decay * w
@@ -71,10 +73,32 @@ def adam(
 
 
 def adamw(
-    group: Group, step: int, w: Tensor, g: Tensor, state: Named
+    group: Group, step: Tensor | float, w: Tensor, g: Tensor, state: Named
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """AdamW: Adam with decoupled weight decay, whatever its group says."""
     return adam({**group, "decoupled_weight_decay": True}, step, w, g, state)
+
+
+def rmsprop(
+    group: Group, step: Tensor | float, w: Tensor, g: Tensor, state: Named
+) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""RMSprop (Tieleman and Hinton, 2012; centered: Graves, 2013).
+
+    s' = a s + (1 - a) g^2, m' = a m + (1 - a) g if centered, else 0, d = sqrt(s' - m'^2) + eps,
+    b' = mu b + g / d, w' = w - eta b'; without momentum w' = w - eta g / d.
+    """
+    keep, zero = group["alpha"], torch.zeros_like(w)
+    g = sign(group) * g + group["weight_decay"] * w
+    second = keep * state.get("square_avg", zero) + (1.0 - keep) * g * g
+    after, spread = {"square_avg": second}, second
+    if group["centered"]:
+        mean = after["grad_avg"] = keep * state.get("grad_avg", zero) + (1.0 - keep) * g
+        spread = second - mean * mean
+    update = g / (_root(spread) + group["eps"])
+    if group["momentum"] > 0:
+        update = group["momentum"] * state.get("momentum_buffer", zero) + update
+        after["momentum_buffer"] = update
+    return w - group["lr"] * update, after
 
 
 def _root(square: Tensor) -> Tensor:
@@ -91,6 +115,7 @@ STEP_RULES: dict[type[torch.optim.Optimizer], StepRule] = {
     torch.optim.SGD: sgd,
     torch.optim.Adam: adam,
     torch.optim.AdamW: adamw,
+    torch.optim.RMSprop: rmsprop,
 }
 
 
@@ -113,7 +138,7 @@ class ParameterStep:
 
     rule: StepRule
     group: Group
-    number: int
+    number: Tensor | float
     state: Named
     factor: Tensor | float
 
@@ -176,7 +201,7 @@ def _recorded(
     rule: StepRule, group: Group, state: Mapping[str, Any], p: Tensor, factor: Tensor | float
 ) -> ParameterStep:
     settings = {k: _copied(v) for k, v in group.items() if k != "params"}
-    number = int(state["step"]) + 1 if "step" in state else 1
+    number = count(state["step"]) + 1.0 if "step" in state else 1.0
     own = {
         k: v.detach().clone()
         for k, v in state.items()
@@ -186,7 +211,10 @@ def _recorded(
 
 
 def _copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+    """A setting as it is now; a schedule may change it in place."""
+    if isinstance(value, tuple):
+        return tuple(map(_copied, value))
+    return scalar(value).clone() if isinstance(value, Tensor) else value
 
 
 def _diagonals(value: Tensor, inputs: Named) -> dict[str, Tensor]:

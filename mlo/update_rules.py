@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Group = Mapping[str, Any]
+from mlo.optimizer_groups import Group, count, decoupled, scalar, sign
+
 Rule = Callable[[Group, Mapping[str, Any], Tensor, Tensor], "Tensor | float"]
 
 
@@ -63,9 +64,9 @@ def carried(
     for p, d in zip(params, derivative, strict=True):
         group = groups[id(p)]
         decay = 0.0 if p.grad is None else group["weight_decay"]
-        decoupled = isinstance(optimizer, torch.optim.AdamW) or _decoupled(group)
+        apart = isinstance(optimizer, torch.optim.AdamW) or decoupled(group)
         # `maximize` turns the sign of the gradient, not that of the decay.
-        slope = _scalar(group["lr"]) if decoupled else -d if group["maximize"] else d
+        slope = scalar(group["lr"]) if apart else -d if group["maximize"] else d
         factors.append(1.0 - slope * decay)
     return tuple(factors)
 
@@ -76,7 +77,7 @@ def sgd(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> 
     Nesterov's update is eta (g + mu b'). Weight decay adds nothing to the derivative with respect
     to the gradient; `maximize` turns its sign.
     """
-    factor: Tensor | float = _sign(group) * _scalar(group["lr"])
+    factor: Tensor | float = sign(group) * scalar(group["lr"])
     if group["momentum"] == 0:
         return factor
     first = state.get("momentum_buffer") is None
@@ -108,11 +109,11 @@ class _Moments:
 
     @classmethod
     def after(cls, group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> _Moments:
-        beta1, beta2 = map(_scalar, group["betas"])
-        sign, decay = _sign(group), 0.0 if _decoupled(group) else group["weight_decay"]
-        g = _seen(sign, decay, param, grad)
+        beta1, beta2 = map(scalar, group["betas"])
+        turn, decay = sign(group), 0.0 if decoupled(group) else group["weight_decay"]
+        g = _seen(turn, decay, param, grad)
         nothing = torch.zeros_like(g)
-        step = _count(state["step"]) + 1.0 if state else 1.0
+        step = count(state["step"]) + 1.0 if state else 1.0
         past = beta1 * state["exp_avg"] if state else nothing
         kept = beta2 * state["exp_avg_sq"] if state else nothing
         bend, second = (1 - beta2) * g, kept + (1 - beta2) * g * g
@@ -121,7 +122,7 @@ class _Moments:
             new = second > largest
             kept, bend = torch.where(new, kept, largest), torch.where(new, bend, nothing)
             second = torch.maximum(second, largest)
-        return cls(sign, step, past, kept, bend, past + (1 - beta1) * g, second)
+        return cls(turn, step, past, kept, bend, past + (1 - beta1) * g, second)
 
 
 def adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
@@ -134,14 +135,14 @@ def adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor) ->
 
     Where s' = 0 every gradient so far was zero, and the second term vanishes with it.
     """
-    beta1, beta2 = map(_scalar, group["betas"])
+    beta1, beta2 = map(scalar, group["betas"])
     after = _Moments.after(group, state, param, grad)
     correction1, correction2 = 1 - beta1**after.step, 1 - beta2**after.step
     root = after.second.sqrt()
     scale = root / correction2**0.5 + group["eps"]
     turn = after.first * after.bend / (scale**2 * root * correction2**0.5)
     slope = (1 - beta1) / scale - torch.where(root > 0, turn, 0.0)
-    derivative: Tensor = after.sign * (_scalar(group["lr"]) / correction1) * slope
+    derivative: Tensor = after.sign * (scalar(group["lr"]) / correction1) * slope
     return derivative.to(grad.dtype)
 
 
@@ -154,13 +155,13 @@ def adapted_adam(group: Group, state: Mapping[str, Any], param: Tensor, grad: Te
     k1 / sqrt(k2) times the derivative of Adam's update, see `adam`: 6.6 times it at most (t = 12),
     3.2 at t = 100 and 1 in the long run, for the default betas.
     """
-    beta1 = _scalar(group["betas"][0])
+    beta1 = scalar(group["betas"][0])
     after = _Moments.after(group, state, param, grad)
     root = after.second.sqrt()
     scale = root + group["eps"]
     # Three quotients one by one: a cube would underflow.
     slope = ((1 - beta1) * after.kept - after.past * after.bend) / scale / scale / scale
-    derivative: Tensor = after.sign * _scalar(group["lr"]) * torch.where(root > 0, slope, 0.0)
+    derivative: Tensor = after.sign * scalar(group["lr"]) * torch.where(root > 0, slope, 0.0)
     return derivative.to(grad.dtype)
 
 
@@ -185,8 +186,8 @@ def rmsprop(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor)
     Momentum, b' = mu b + g / d with update eta b', changes nothing. Where r = 0 no gradient has
     differed from m' so far, and the second term vanishes: D = eta / eps.
     """
-    sign, keep = _sign(group), group["alpha"]
-    g = _seen(sign, group["weight_decay"], param, grad)
+    turned, keep = sign(group), group["alpha"]
+    g = _seen(turned, group["weight_decay"], param, grad)
     second = state["square_avg"] if state else torch.zeros_like(g)
     second = (second * keep).addcmul(g, g, value=1 - keep)
     away = g
@@ -197,33 +198,13 @@ def rmsprop(group: Group, state: Mapping[str, Any], param: Tensor, grad: Tensor)
     root = second.sqrt()
     scale = root + group["eps"]
     turn = torch.where(root == 0, 0.0, (1 - keep) * g * away / (scale**2 * root))
-    derivative: Tensor = sign * _scalar(group["lr"]) * (1 / scale - turn)
+    derivative: Tensor = turned * scalar(group["lr"]) * (1 / scale - turn)
     return derivative.to(grad.dtype)
 
 
-def _sign(group: Group) -> float:
-    return -1.0 if group["maximize"] else 1.0
-
-
-def _seen(sign: float, decay: float, param: Tensor, grad: Tensor) -> Tensor:
+def _seen(turn: float, decay: float, param: Tensor, grad: Tensor) -> Tensor:
     """The gradient as the update sees it: `maximize` turns its sign, not that of the decay."""
-    return sign * grad + decay * param.detach() if decay else sign * grad
-
-
-def _decoupled(group: Group) -> bool:
-    return bool(group.get("decoupled_weight_decay", False))
-
-
-def _scalar(setting: Tensor | float) -> Any:
-    """A setting that may be a tensor of one element, of any shape, as one of none."""
-    return setting.detach().reshape(()) if isinstance(setting, Tensor) else setting
-
-
-def _count(step: Tensor | float) -> Tensor | float:
-    """A counter of steps, read where that does not wait for a device."""
-    if isinstance(step, Tensor) and step.device.type != "cpu":
-        return step.double()
-    return float(step)
+    return turn * grad + decay * param.detach() if decay else turn * grad
 
 
 RULES: dict[type[torch.optim.Optimizer], Rule] = {

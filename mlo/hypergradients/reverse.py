@@ -22,7 +22,7 @@ from torch import Tensor
 from mlo.optimizer_steps import GRADIENT, PARAMETER, LinearStep
 from mlo.types import PartialTensors, Tensors
 from mlo.update import Step
-from mlo.vectors import add_scaled, filled, norm, plus
+from mlo.vectors import add_scaled, filled, norm, plus, rounding
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -67,11 +67,6 @@ def pull_back(cotangent: Tensors, context: Tensors, updates: Iterable[Condition]
     for at in updates:
         _through(found, at)
     return found
-
-
-def rounding(params: Tensors) -> float:
-    """The coarsest spacing of their dtypes."""
-    return max(torch.finfo(w.dtype).eps for w in params)
 
 
 def step_of(at: Condition) -> Step:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.fields import check_number, check_whole
 from mlo.hypergradients.registry import register
-from mlo.hypergradients.reverse import pull_back, rounding
+from mlo.hypergradients.reverse import pull_back
 from mlo.records import Info, Outcome, code_where
 from mlo.types import Tensors
-from mlo.vectors import finite
+from mlo.vectors import finite, rounding
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
