@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NULL = 10.0
 """Times rounding: where ``p^T H p <= NULL eps |H| |p|^2``, no digit of the curvature is left."""
 
+COARSE = 1e-5
+"""The most that counts as rounding, or half precision would bear no condition number at all."""
+
 
 @register("conjugate-gradient")
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,7 @@ class ConjugateGradient(Iterative):
             products = products + active
             slope = _ratio(dot(product, product), square, square > 0).sqrt()
             steepest = torch.where(slope.isfinite(), torch.maximum(steepest, slope), steepest)
-            lost = NULL * rounding(rest)
+            lost = min(NULL * rounding(rest), COARSE)
             flat = active & ~(curvature > lost * steepest * square) & ~curvature.isnan()
             # A semidefinite H leaves little of p where it leaves little of p^T H p.
             null = flat & (slope.square() <= lost * steepest.square())

@@ -15,7 +15,7 @@ from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import flat, unflat
+from mlo.vectors import flat, unflat, widened
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -82,7 +82,7 @@ class Dense(Implicit):
         factors, order = condition.memory.factors
         pivots = factors.diagonal().abs()
         singular = pivots.min() <= size * torch.finfo(v.dtype).eps * pivots.max()
-        solution = torch.linalg.lu_solve(factors, order, v[:, None])[:, 0]
+        solution = torch.linalg.lu_solve(factors, order, widened(v)[:, None])[:, 0].to(v.dtype)
         # Zero answers zero, whatever the Hessian.
         solution = torch.where(singular, torch.where((v != 0).any(), torch.nan, v), solution)
         code = code_where(singular, Outcome.SINGULAR, 0)
@@ -91,9 +91,12 @@ class Dense(Implicit):
         )
 
     def _factorized(self, condition: Condition, v: Tensor, like: Tensors) -> tuple[Tensor, Tensor]:
-        """LU factors of H + damping I, column by column: those of a point serve all its solves."""
+        """LU factors of H + damping I, column by column: those of a point serve all its solves.
+
+        In float32 or better: there is no factorization in half precision.
+        """
         unit = torch.eye(v.numel(), dtype=v.dtype, device=v.device)
         columns = [flat(condition.hvp(unflat(e, like))) for e in unit]
         matrix = torch.stack(columns, dim=1) + self.damping * unit
-        factors, order, _ = torch.linalg.lu_factor_ex(matrix)
+        factors, order, _ = torch.linalg.lu_factor_ex(widened(matrix))
         return factors, order

@@ -14,7 +14,7 @@ from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.records import Info, Outcome, code_of, code_where, has_failed
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, finite, negative, norm, shapes
+from mlo.vectors import add_scaled, dot, finite, negative, norm, rounding, shapes
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -110,7 +110,9 @@ class Implicit(Hypergradient):
         code = code_where(residual <= self.tolerance, Outcome.CONVERGED, code_of(Outcome.LIMIT))
         if self.monotone:
             more = grown(self.energy(condition, v), self.energy(condition, rest))
-            code = code_where(more, Outcome.DIVERGED, code)
+        else:  # a residual may grow by the root of the condition number, and what that may be
+            more = residual > rounding(v) ** -0.5
+        code = code_where(more, Outcome.DIVERGED, code)
         sound = residual.isfinite()
         code = code_where(~sound, Outcome.NONFINITE, code)
         reported = torch.as_tensor(solution.info.code, device=code.device)

@@ -8,6 +8,7 @@ import torch
 from mlo.optimizer_steps import GRADIENT, PARAMETER, can_replay, recorded_steps
 
 SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
+RMSprop = torch.optim.RMSprop
 KINDS = {
     "sgd": (SGD, {}),
     "sgd that decays and climbs": (SGD, {"weight_decay": 0.3, "maximize": True}),
@@ -25,6 +26,12 @@ KINDS = {
     "adamw": (AdamW, {"weight_decay": 0.4, "betas": (0.6, 0.8)}),
     "adamw, all of it": (AdamW, {"amsgrad": True, "maximize": True, "betas": (0.5, 0.4)}),
     "adamw, fused": (AdamW, {"fused": True}),
+    "rmsprop": (RMSprop, {"alpha": 0.6}),
+    "rmsprop, all of it": (
+        RMSprop,
+        {"alpha": 0.7, "eps": 1e-3, "weight_decay": 0.3, "momentum": 0.6, "maximize": True},
+    ),
+    "rmsprop, centered": (RMSprop, {"alpha": 0.7, "centered": True, "momentum": 0.5}),
 }
 STEPS = 6
 
@@ -142,4 +149,4 @@ def test_subclasses_and_other_optimizers_are_not_known():
     assert can_replay(SGD([w], 0.1))
     assert can_replay(AdamW([w], 0.1))
     assert not can_replay(Mine([w], 0.1))
-    assert not can_replay(torch.optim.RMSprop([w], 0.1))
+    assert not can_replay(torch.optim.Adagrad([w], 0.1))
