@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from benchmarks.audit.reference import Reference
 
@@ -76,27 +76,15 @@ def _steps(optimizer: str, steps: int, rate: float, tracked: int | None = None) 
     )
 
 
+Ask: TypeAlias = Callable[..., Case]
+
+
 def _mlo() -> Iterator[Case]:
     def ask(problem: str, method: str, algorithm: Reference = EXACT, **settings: Any) -> Case:
         return Case("mlo-engine", problem, method, settings, algorithm)
 
-    start = {"from": "start", "rate": RATE}
-    for n in ITERATIONS:
-        yield ask("quadratic", "ConjugateGradient", _cg(n), iterations=n)
-    yield ask("quadratic", "Neumann", _series(10, RATE), terms=10, alpha=RATE)
-    yield ask("quadratic", "Neumann", _series(100, RATE), terms=100, alpha=RATE)
-    yield ask("quadratic", "Neumann", _series(20, 1.0), terms=20, alpha=1.0)
-    yield ask("quadratic", "Dense")
-    yield ask("quadratic", "Dense", ("damped", {"damping": 0.001}), damping=0.001)
-    yield ask("quadratic", "OneStep", _scaled(RATE), rate=RATE)
-    yield ask("quadratic", "OneStep", _steps("SGD", 1, RATE), **start)
-    yield ask("quadratic", "OneStep", _steps("Adam", 1, RATE), optimizer="Adam", **start)
-    yield ask("quadratic", "OneStep", _steps("AdamW", 1, RATE), optimizer="AdamW", **start)
-    yield ask("quadratic", "FiniteDifference", _scaled(RATE), rate=RATE)
-    yield ask("detached", "OneStep", _scaled(RATE), rate=RATE)
-    yield ask("detached", "FiniteDifference", _scaled(RATE), rate=RATE)
-    yield ask("dropout", "OneStep", _scaled(RATE), rate=RATE)
-    yield ask("dropout", "FiniteDifference", _scaled(RATE), rate=RATE)
+    yield from _mlo_solvers(ask)
+    yield from _mlo_moves(ask)
     for problem in ("one curvature", "answered", "frozen", "two vectors", "nan above"):
         yield ask(problem, "ConjugateGradient", _cg(20), iterations=20)
     for problem in ("one parameter", "two parameters"):
@@ -109,6 +97,43 @@ def _mlo() -> Iterator[Case]:
         for mode in ("exact", "projected", "partial"):
             yield ask(f"three levels, kappa {kappa:g}", mode, (mode, {}))
     yield ask("three levels, trained", "exact", steps=3, ticks=4)
+
+
+def _mlo_solvers(ask: Ask) -> Iterator[Case]:
+    for n in ITERATIONS:
+        yield ask("quadratic", "ConjugateGradient", _cg(n), iterations=n)
+    yield ask("quadratic", "Neumann", _series(10, RATE), terms=10, alpha=RATE)
+    yield ask("quadratic", "Neumann", _series(100, RATE), terms=100, alpha=RATE)
+    yield ask("quadratic", "Neumann", _series(20, 1.0), terms=20, alpha=1.0)
+    yield ask("quadratic", "Neumann", terms=400, alpha="auto")
+    for n in ITERATIONS:
+        least = ("krylov", {"iterations": min(n, 6), "residual": True})
+        yield ask("quadratic", "Minres", least, iterations=n)
+    damped = ("damped", {"damping": 0.001})
+    yield ask("quadratic", "Nystrom", damped, rank=6, damping=0.001)
+    yield ask("quadratic", "Dense")
+    yield ask("quadratic", "Dense", damped, damping=0.001)
+
+
+def _mlo_moves(ask: Ask) -> Iterator[Case]:
+    start = {"from": "start", "rate": RATE}
+    yield ask("quadratic", "OneStep", _scaled(RATE), rate=RATE)
+    yield ask("quadratic", "OneStep", _steps("SGD", 1, RATE), **start)
+    yield ask("quadratic", "OneStep", _steps("Adam", 1, RATE), optimizer="Adam", **start)
+    yield ask("quadratic", "OneStep", _steps("AdamW", 1, RATE), optimizer="AdamW", **start)
+    yield ask("quadratic", "FiniteDifference", _scaled(RATE), rate=RATE)
+    yield ask("quadratic", "Sama", _scaled(RATE), rate=RATE)
+    for optimizer in ("SGD", "Adam", "AdamW"):
+        made = {"optimizer": optimizer, "updates": 5, **start}
+        yield ask("quadratic", "Unrolled", _steps(optimizer, 5, RATE), steps=5, **made)
+        yield ask("quadratic", "ForwardMode", _steps(optimizer, 5, RATE), **made)
+    for tracked in (20, 10, 5):
+        reference = _steps("SGD", 300, RATE, tracked)
+        yield ask("quadratic", "Unrolled", reference, steps=tracked, updates=300, **start)
+    yield ask("detached", "OneStep", _scaled(RATE), rate=RATE)
+    yield ask("detached", "FiniteDifference", _scaled(RATE), rate=RATE)
+    yield ask("dropout", "OneStep", _scaled(RATE), rate=RATE)
+    yield ask("dropout", "FiniteDifference", _scaled(RATE), rate=RATE)
 
 
 def _betty() -> Iterator[Case]:

@@ -26,8 +26,8 @@ class OneStep(Hypergradient):
 
     with everything taken where the move was made. D is the learning rate for SGD (times
     1 + momentum with Nesterov, times 1 - dampening after the first step) and the diagonal of the
-    adaptive update for Adam and AdamW; gradient clipping is a constant factor; a projection is
-    differentiated exactly.
+    adaptive update for Adam, AdamW and RMSprop; gradient clipping is a constant factor; a
+    projection is differentiated exactly.
 
     Cost: one mixed product, about 2 gradient evaluations, and no gradient of its own where the
     move was made in the same tick (its graph is used). Bias against the implicit function

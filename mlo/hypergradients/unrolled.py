@@ -26,9 +26,9 @@ class Unrolled(Hypergradient):
 
     in reverse (see `mlo.hypergradients.reverse`), every update where it was made: parameters,
     optimizer state, batch, random state, buffers and what the loss read of others, which counts as
-    if it were read now. SGD with momentum, dampening, Nesterov and weight decay, Adam (AMSGrad too)
-    and AdamW; clipping is a constant factor, a projection is differentiated exactly. Where the
-    problem began anew within these updates, the derivative goes on through its `start`.
+    if it were read now. SGD with momentum, dampening, Nesterov and weight decay, Adam (AMSGrad
+    too), AdamW and RMSprop; clipping is a constant factor, a projection is differentiated exactly.
+    Where the problem began anew within these updates, the derivative goes on through its `start`.
 
     Cost: 3 gradient evaluations an update, of which one makes its graph again; with
     `recompute=False` that of an update in the same tick is kept instead: 2. Memory: the parameters

@@ -75,7 +75,9 @@ def test_own_rows_are_off_their_algorithm_by_rounding_only():
     for case in OWN:
         if case.problem not in differences and case.problem != "nan above":
             tiny = "Adam" in str(case.settings.get("optimizer"))  # a derivative of 1e-9
-            assert float(ROWS[case.id]["off_algorithm"]) < (1e-7 if tiny else 1e-12), case.id
+            rounded = case.method in ("FiniteDifference", "Sama")  # by 1e-16 over the radius
+            allowed = 1e-7 if tiny else 1e-11 if rounded else 1e-12
+            assert float(ROWS[case.id]["off_algorithm"]) < allowed, case.id
 
 
 def test_own_rows_are_what_this_library_answers_now():

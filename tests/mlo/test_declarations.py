@@ -422,9 +422,9 @@ METHODS = {
     **{
         f"{type(method).__name__} with an optimizer of unknown rule": Wrong(
             MethodError,
-            ("'net'", f"hypergradient={type(method).__name__}", "RMSprop", "SGD", "Neumann"),
+            ("'net'", f"hypergradient={type(method).__name__}", "Adagrad", "SGD", "Neumann"),
             lambda method=method: two(
-                net={"optimizer": torch.optim.RMSprop, "hypergradient": method}
+                net={"optimizer": torch.optim.Adagrad, "hypergradient": method}
             ),
         )
         for method in (mlo.OneStep(), mlo.FiniteDifference())

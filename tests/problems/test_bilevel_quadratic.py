@@ -181,7 +181,11 @@ COUNTS = {
     "forward difference": (mlo.FiniteDifference(scheme="forward"), 3, 0),
     "Neumann": (mlo.Neumann(terms=6), 2, 6),
     "conjugate gradients": (mlo.ConjugateGradient(iterations=4, tolerance=0.0), 2, 5),
+    "minimal residuals": (mlo.Minres(iterations=4, tolerance=0.0), 2, 5),
+    "Nystrom": (mlo.Nystrom(rank=7), 2, 8),
+    "Neumann, bounded": (mlo.Neumann(terms=6, alpha="auto", power_iterations=4), 2, 10),
     "dense": (mlo.Dense(), 2, 8),
+    "SAMA": (mlo.Sama(), 4, 0),
 }
 
 
@@ -203,6 +207,31 @@ def test_work_is_what_autograd_is_asked_for(small, case, monkeypatch):
     engine.hypergradient("outer")
     assert dataclasses.asdict(work) == {"gradients": gradients, "products": products} == asked
     assert work.evaluations == gradients + 2 * products
+
+
+@pytest.mark.parametrize(
+    ("method", "gradients"),
+    [(mlo.Unrolled(), 3), (mlo.Unrolled(recompute=False), 2), (mlo.ForwardMode(), 3)],
+)
+def test_a_move_on_trial_is_differentiated_by_one_product(small, method, gradients):
+    work = Work()
+    build(small, method, small.start, work=work).hypergradient("outer")
+    assert work == Work(gradients=gradients, products=1)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_updates_of_a_tick_cost_what_the_documents_say(small, recompute):
+    """Five updates and one move above: the graphs of all are kept, or made again."""
+    work = Work()
+    method = mlo.Unrolled(recompute=recompute)
+    build(small, method, small.start, repeat=5, work=work).step()
+    assert work == Work(gradients=5 + 1 + 5 * recompute, products=5)
+
+
+def test_tangents_cost_a_product_for_each_upper_number_and_one_more(small):
+    work, size = Work(), len(small.start[1])
+    build(small, mlo.ForwardMode(), small.start, repeat=3, work=work).step()
+    assert work == Work(gradients=2 * 3 + 1, products=3 * (1 + size))
 
 
 def test_counting_changes_no_number(small):

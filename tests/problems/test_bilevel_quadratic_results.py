@@ -32,14 +32,16 @@ def adjoint(label: str, k: int, H: np.ndarray, v: np.ndarray) -> np.ndarray:
     """What stands in the place of H^{-1} v, by matrices; the inner learning rate is 1."""
     if label == "Direct":
         return 0 * v
-    if label in ("OneStep", "FiniteDifference"):
+    if label in ("OneStep", "FiniteDifference", "Sama"):
         return v
     if label == "Dense":
         return np.linalg.solve(H, v)
-    if label == "Neumann":
+    if label in ("Neumann", "Unrolled", "ForwardMode"):
         return sum(np.linalg.matrix_power(np.eye(len(v)) - H, i) @ v for i in range(k))
     # The best in the Krylov space, in the norm of H.
     space = np.linalg.qr(np.stack([np.linalg.matrix_power(H, i) @ v for i in range(k)], 1))[0]
+    if label == "Minres":  # in the norm of the residual
+        return space @ np.linalg.lstsq(H @ space, v, rcond=None)[0]
     return space @ np.linalg.solve(space.T @ H @ space, space.T @ v)
 
 
@@ -50,7 +52,7 @@ def expected_error(label: str, k: int, quadratic, distance: float) -> float:
     solved = -np.linalg.solve(g["H"], g["C"].T @ x + g["c"])
     z = solved + distance * np.linalg.norm(solved) * direction / np.linalg.norm(direction)
     made = z - (g["H"] @ z + g["C"].T @ x + g["c"])
-    at = made if label in ("OneStep", "FiniteDifference") else z
+    at = made if label in ("OneStep", "FiniteDifference", "Sama") else z
 
     def total(z, solve):
         v = f["H"] @ z + f["C"].T @ x + f["c"]
@@ -62,7 +64,7 @@ def expected_error(label: str, k: int, quadratic, distance: float) -> float:
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.3])
-@pytest.mark.parametrize("label", ["Direct", "OneStep", "FiniteDifference", "Dense"])
+@pytest.mark.parametrize("label", ["Direct", "OneStep", "FiniteDifference", "Sama", "Dense"])
 def test_errors_of_methods_without_a_knob_are_those_of_numpy(label, distance):
     quadratics = [draw(SMALL, seed) for seed in range(3)]
     found = accuracy.measure(BY_LABEL[label], 0, quadratics, distance)
@@ -72,7 +74,7 @@ def test_errors_of_methods_without_a_knob_are_those_of_numpy(label, distance):
 
 @pytest.mark.parametrize("distance", [0.0, 0.3])
 @pytest.mark.parametrize("k", [1, 2, 5])
-@pytest.mark.parametrize("label", ["Neumann", "ConjugateGradient"])
+@pytest.mark.parametrize("label", ["Neumann", "ConjugateGradient", "Minres"])
 def test_errors_of_truncated_solves_are_those_of_numpy(label, k, distance):
     quadratics = [draw(SMALL, seed) for seed in range(4)]
     found = accuracy.measure(BY_LABEL[label], k, quadratics, distance)
@@ -80,6 +82,15 @@ def test_errors_of_truncated_solves_are_those_of_numpy(label, k, distance):
     quartiles = np.quantile(expected, [0.25, 0.75])
     assert found["error"]["median"] == pytest.approx(np.median(expected), rel=1e-3)
     assert found["error"]["quartiles"] == pytest.approx(list(quartiles), rel=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("label", ["Unrolled", "ForwardMode"])
+def test_errors_of_updates_at_the_solution_are_those_of_a_series(label, k):
+    quadratics = [draw(SMALL, seed) for seed in range(4)]
+    found = accuracy.measure(BY_LABEL[label], k, quadratics, 0.0)
+    expected = [expected_error(label, k, q, 0.0) for q in quadratics]
+    assert found["error"]["median"] == pytest.approx(np.median(expected), rel=1e-3)
 
 
 def test_errors_on_batches_are_against_the_whole():
@@ -110,8 +121,8 @@ def test_a_solve_that_fails_on_a_batch_is_named_in_the_table(tiny):
     rows = {row[0]: row[1:] for row in rendering.batch_rows(written)}
     assert rows["Dense"][:3] == ["singular"] * 3
     assert "singular" not in rows["Dense"][3:]
-    assert list(rows)[1:4] == ["Direct", "OneStep", "FiniteDifference"]
-    assert list(rows)[4].startswith("Neumann(terms=")
+    assert list(rows)[1:5] == ["Direct", "OneStep", "FiniteDifference", "Sama"]
+    assert list(rows)[5].startswith("Neumann(terms=")
 
 
 def test_moves_before_the_question_are_made_and_counted():

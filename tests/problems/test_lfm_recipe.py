@@ -366,7 +366,7 @@ def test_a_setting_that_does_not_suit_the_data_is_refused_before_a_run():
 
 
 @pytest.mark.parametrize("lookahead", [True, False])
-@pytest.mark.parametrize("name", sorted(set(mlo.methods()) - {"direct"}))
+@pytest.mark.parametrize("name", sorted(set(mlo.methods()) - {"direct", "forward-mode"}))
 def test_every_method_that_can_be_named_moves_all_problems(engines, name, lookahead):
     chosen = config(hypergradient=name, lookahead=lookahead, width=2, features=4, ticks=2, seeds=1)
     found = run_recipe(recipe, chosen, Job(quiet=True))
@@ -375,6 +375,11 @@ def test_every_method_that_can_be_named_moves_all_problems(engines, name, lookah
     after = states(engines[2:])
     moved = {key[1] for key, value in before.items() if not torch.equal(value, after[key])}
     assert moved == {"learner", "relearner", "validator"}
+
+
+def test_tangents_of_all_weights_are_refused_with_the_reason():
+    with pytest.raises(DeclarationError, match=r"'relearner'.*ForwardMode.*tangents.*Unrolled"):
+        metrics(hypergradient="forward-mode")
 
 
 def test_the_method_that_answers_nothing_is_refused_with_the_reason():

@@ -21,10 +21,14 @@ def run(problem, method, settings):
 
 
 def quadratic(problem, method, settings):
-    """The hypergradient where the lower problem stands at its solution, or at `start`."""
+    """The hypergradient where the lower problem stands at its solution, or at `start`.
+
+    With `updates` the lower problem makes so many moves from there first.
+    """
     quad = Quadratic(problem)
     torch.manual_seed(0)
     rate, place = settings.pop("rate", 0.1), settings.pop("from", "w")
+    updates = settings.pop("updates", 0)
     optimizer = getattr(torch.optim, settings.pop("optimizer", "SGD"))
     module = torch.nn.ParameterDict({"w": getattr(quad, place).clone()})
     if problem["frozen"]:
@@ -43,10 +47,13 @@ def quadratic(problem, method, settings):
         loss=lambda upper, lower: quad.upper(lower["w"], _sum(upper)),
         optimizer=lambda params: torch.optim.SGD(params, 0.1),
         reads=("upper", "lower"),
+        warmup=updates + 1,
     )
     engine = mlo.Engine([lower, upper], dry_run=False)
     quad.calls = 0
     with quad.counting() as counting:
+        for _ in range(updates):
+            engine.step()
         found, records = engine.total_gradient("upper")
     report = quad.report(counting, module["w"])
     if place != "w":

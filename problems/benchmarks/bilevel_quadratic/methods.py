@@ -47,6 +47,7 @@ FAMILIES = (
     Family("Direct", lambda _: mlo.Direct()),
     Family("OneStep", lambda _: mlo.OneStep()),
     Family("FiniteDifference", lambda _: mlo.FiniteDifference()),
+    Family("Sama", lambda _: mlo.Sama()),
     Family(
         "Neumann",
         lambda k: mlo.Neumann(terms=k, tolerance=ROUNDING),
@@ -61,5 +62,29 @@ FAMILIES = (
         up_to(256, 4),
         running=10,
     ),
+    Family(
+        "Minres",
+        lambda k: mlo.Minres(iterations=k, tolerance=ROUNDING),
+        "iterations",
+        up_to(256, 4),
+        running=10,
+    ),
+    Family(
+        "Nystrom",
+        lambda k: mlo.Nystrom(rank=k, damping=0.01),
+        "rank",
+        (*up_to(64, 2), 100),
+        running=20,
+    ),
     Family("Dense", lambda _: mlo.Dense()),
+    Family(
+        "Unrolled",
+        lambda k: mlo.Unrolled(steps=k),
+        "steps",
+        up_to(512, 1),
+        running=10,
+        moves=lambda k: k,
+    ),
+    # It differentiates all updates there were, so the knob is their number.
+    Family("ForwardMode", lambda _: mlo.ForwardMode(), "updates", up_to(8, 1), moves=lambda k: k),
 )

@@ -4,7 +4,8 @@ A loss passes its variable through the identity `_Variable`. The backward of the
 more identity, `_Slope`, through which the gradient g = df/dw leaves. So
 
 - a call of a loss, which a backward follows, is one evaluation of a gradient;
-- a backward through `_Slope` is one product with a derivative of g: H p, or (dg/dc)^T u, or both.
+- a backward through `_Slope` is one product with a derivative of g: H p, or (dg/dc)^T u, or both;
+- a backward through that product, which leaves by `_Direction`, is one with its transpose.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ class Work:
 class _Variable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, variable: Tensor, work: Work) -> Tensor:
-        ctx.work = work
+        ctx.work, ctx.left = work, False
         return variable.view_as(variable)
 
     @staticmethod
     def backward(ctx: Any, *slope: Tensor) -> tuple[Tensor, None]:
+        if ctx.left:  # what leaves now is a product, counted where it entered
+            return slope[0], None
+        ctx.left = True
         return _Slope.apply(slope[0], ctx.work), None
 
 
@@ -60,4 +64,16 @@ class _Slope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *direction: Tensor) -> tuple[Tensor, None]:
         ctx.work.products += 1
-        return direction[0], None
+        return _Direction.apply(direction[0], ctx.work), None
+
+
+class _Direction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, direction: Tensor, work: Work) -> Tensor:
+        ctx.work = work
+        return direction.view_as(direction)
+
+    @staticmethod
+    def backward(ctx: Any, *tangent: Tensor) -> tuple[Tensor, None]:
+        ctx.work.products += 1
+        return tangent[0], None

@@ -13,7 +13,7 @@ from mlo.errors import DoubleBackwardError, MethodError
 
 from ..oracles import relative
 from .hand_loops import Run, pair
-from .test_one_step import OPTIMIZERS
+from .steps import OPTIMIZERS
 from .test_unrolled import LOOKAHEAD, RULES
 from .unrolling import batches, judge, values
 
@@ -159,8 +159,8 @@ REFUSED = {
         r"'low'.*start.*Unrolled",
     ),
     "an unknown optimizer": (
-        {"make": lambda p: torch.optim.RMSprop(p, 0.1)},
-        r"'low'.*ForwardMode.*SGD, Adam, AdamW.*RMSprop",
+        {"make": lambda p: torch.optim.Adagrad(p, 0.1)},
+        r"'low'.*ForwardMode.*SGD, Adam, AdamW.*Adagrad",
     ),
 }
 

@@ -9,7 +9,7 @@ import mlo
 
 from ..oracles import relative
 from .hand_loops import Run, pair, standing
-from .test_one_step import OPTIMIZERS, adam, groups_of, sgd
+from .steps import OPTIMIZERS, adam, groups_of, sgd
 from .unrolling import fit, judge, values
 
 TOLERANCE = 1e-10  # rounding of two orders of summation over a few dozen operations

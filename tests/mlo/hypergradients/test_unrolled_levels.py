@@ -10,7 +10,7 @@ from mlo.errors import MethodError
 
 from ..oracles import relative
 from .hand_loops import Update, groups_of, standing, walk
-from .test_one_step import OPTIMIZERS
+from .steps import OPTIMIZERS
 from .unrolling import leaves
 
 TOLERANCE = 1e-10

@@ -22,7 +22,7 @@ from torch import Tensor
 import mlo
 from mlo.errors import MethodError
 
-from ..hypergradients.test_one_step import OPTIMIZERS
+from ..hypergradients.steps import OPTIMIZERS
 from ..oracles import argmin, central, gradient, jacobian
 
 TOLERANCE = 1e-10  # rounding, of some dozen solves with Hessians of condition number about 10

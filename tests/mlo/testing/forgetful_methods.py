@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import torch
@@ -81,8 +82,9 @@ class TiredByCalls(mlo.Dense):
 class FirstRate(mlo.Neumann):
     """Takes the learning rate of the first parameter for that of all."""
 
-    def _alpha(self, condition):
-        return (condition.learning_rate[0],) * len(condition.params)
+    def prepare(self, condition):
+        rates = (condition.learning_rate[0],) * len(condition.params)
+        return mlo.Preconditioning(functools.partial(times, b=rates))
 
 
 class FirstGroup(mlo.OneStep):

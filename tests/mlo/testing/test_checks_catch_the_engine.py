@@ -72,11 +72,11 @@ def without_the_carry(monkeypatch):
 
 
 def without_the_route_through_the_start(monkeypatch):
-    monkeypatch.setattr(Site, "_through_start", lambda self, direct, *rest: direct)
+    monkeypatch.setattr(Site, "_through_start", lambda self, move, direct, *rest: direct)
 
 
 def without_the_projection(monkeypatch):
-    monkeypatch.setattr(Step, "_unprojected_vjp", lambda self, v: v)
+    monkeypatch.setattr(Step, "unprojected_vjp", lambda self, v: v)
 
 
 def without_the_bend_of_adam(monkeypatch):
