@@ -10,21 +10,19 @@ it came from.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlo.differentiation import differentiate
 from mlo.errors import DoubleBackwardError, MethodError
+from mlo.linearization import Linearization, Memory
+from mlo.micro_batches import MicroBatches, Parts
 from mlo.moves import Move
-from mlo.records import Info
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import dense, detached, dot, filled, leaves, plus
+from mlo.vectors import dense, detached, dot, filled, leaves
 
 LossFunction = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
@@ -34,36 +32,6 @@ Slope = Callable[[Tensors, Tensors], PartialTensors]
 
 Recall = Callable[[Move], "Condition"]
 """recall(move): the condition where a recorded move was made, with respect to the same context."""
-
-Parts = Callable[[Tensors, Tensors, Callable[[Tensor], None]], None]
-"""parts(w, c, visitor): shows the visitor the terms that f(w, c) is the sum of, one at a time."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Linearization:
-    """A gradient with its graph: g at leaves w and c."""
-
-    params: Tensors
-    context: Tensors
-    gradient: PartialTensors
-
-
-@dataclasses.dataclass
-class Memory:
-    """What the conditions of one problem share as long as their point lasts.
-
-    Below an anticipating problem one hypergradient asks for many solves at one point: a tangent
-    and an adjoint one for every product above.
-
-    Attributes:
-        graph: the gradient's graph at detached tensors.
-        factors: what a solver keeps of its matrix.
-        report: told how each solve went that was made while another was differentiated.
-    """
-
-    graph: Linearization | None = None
-    factors: Any = None
-    report: Callable[[Info], None] = dataclasses.field(default_factory=lambda: _unheard)
 
 
 class Condition:
@@ -112,7 +80,7 @@ class Condition:
         self.attached = torch.is_grad_enabled()
         self.memory = Memory() if memory is None else memory
         self._graph = graph
-        self._parts = parts
+        self._parts = None if parts is None else MicroBatches(problem, parts)
         self._slope = slope
         self.positions = positions
         self.once = once
@@ -123,10 +91,9 @@ class Condition:
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
-        if self.once and self._streams:
-            params, context = leaves(self.params), leaves(self.context)
-            first = functools.partial(differentiate, self.problem)
-            return filled(self._summed(params, context, lambda f: first([f], params)), params)
+        streamed = self._streamed if self.once else None
+        if streamed is not None:
+            return filled(streamed.gradient(self.params, self.context), self.params)
         graph = self._linearized()
         gradient = filled(dense(graph.gradient), graph.params)
         return gradient if self.attached else tuple(g.detach() for g in gradient)
@@ -149,14 +116,15 @@ class Condition:
 
     def mixed_vjp(self, u: Sequence[Tensor]) -> PartialTensors:
         """``(dg/dc)^T u`` for every context tensor; `None` where g does not depend on it."""
-        if self._streams:
-            return self._streamed(u, lambda params, context: context)
+        if self._streamed is not None:
+            return self._streamed.product(self.params, self.context, u, both=False)
         return self._products(u, self._linearized().context)
 
     def products(self, u: Sequence[Tensor]) -> tuple[Tensors, PartialTensors]:
         """`hvp(u)` and `mixed_vjp(u)` in one call, for little more than the price of one."""
-        if self.once and self._streams:
-            both = self._streamed(u, lambda params, context: (*params, *context))
+        streamed = self._streamed if self.once else None
+        if streamed is not None:
+            both = streamed.product(self.params, self.context, u, both=True)
         else:
             graph = self._linearized()
             both = self._products(u, (*graph.params, *graph.context))
@@ -188,10 +156,10 @@ class Condition:
 
     def context_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
         """``df/dc`` at other parameters and the same context, batch, mode and random state."""
-        context, shifted = leaves(self.context), detached(params)
+        shifted = detached(params)
         if self._parts is not None:
-            first = functools.partial(differentiate, self.problem)
-            return self._summed(shifted, context, lambda f: first([f], context))
+            return self._parts.context_gradient(shifted, self.context)
+        context = leaves(self.context)
         with torch.enable_grad():
             loss = self._loss(shifted, context)
             return differentiate(self.problem, [loss], context)
@@ -268,7 +236,7 @@ class Condition:
             problem=self.problem,
             learning_rate=self.learning_rate,
             memory=self.memory,
-            parts=self._parts,
+            parts=None if self._parts is None else self._parts.parts,
             slope=self._slope,
             scale=self._scale,
         )
@@ -329,39 +297,9 @@ class Condition:
         return self.objective(params, context)
 
     @property
-    def _streams(self) -> bool:
-        """Whether there are several micro-batches, and no graph of them all yet."""
-        return self._parts is not None and self._graph is None and not self.attached
-
-    def _streamed(
-        self, u: Sequence[Tensor], chosen: Callable[[Tensors, Tensors], Tensors]
-    ) -> PartialTensors:
-        """A product one micro-batch at a time: one graph, at a gradient more for each."""
-        params, context = leaves(self.params), leaves(self.context)
-        wrt = chosen(params, context)
-
-        def product(loss: Tensor) -> PartialTensors:
-            gradient = differentiate(self.problem, [loss], params, create_graph=True)
-            return differentiate(self.problem, gradient, wrt, u)
-
-        return self._summed(params, context, product)
-
-    def _summed(
-        self, params: Tensors, context: Tensors, term: Callable[[Tensor], PartialTensors]
-    ) -> PartialTensors:
-        """The sum of a term over the micro-batches."""
-        total: PartialTensors = ()
-
-        def add(loss: Tensor) -> None:
-            nonlocal total
-            found = dense(term(loss))
-            total = plus(total, found) if total else found
-
-        if self._parts is None:
-            raise RuntimeError("there is but one batch")
-        with torch.enable_grad():
-            self._parts(params, context, add)
-        return total
+    def _streamed(self) -> MicroBatches | None:
+        """The micro-batches, where there are several and no graph of them all yet."""
+        return self._parts if self._graph is None and not self.attached else None
 
     def _products(self, u: Sequence[Tensor], wrt: Tensors) -> PartialTensors:
         """``(dg/dwrt)^T u`` on the one retained graph."""
@@ -374,10 +312,6 @@ class Condition:
             retain_graph=True,
         )
         return dense(found)
-
-
-def _unheard(info: Info) -> None:
-    """Nobody asks."""
 
 
 def _views(tensors: Sequence[Tensor]) -> Tensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -10,11 +10,19 @@ from mlo.errors import GraphError, MethodError, listed, nearest
 from mlo.graph import DependencyGraph
 from mlo.hypergradients import Direct, Implicit
 from mlo.hypergradients.base import NEEDS
-from mlo.optimizer_steps import STEP_RULES, can_replay
+from mlo.optimizer_steps import STEP_RULES
 from mlo.problem import Problem
-from mlo.second_moments import keeps_moments, moment_keepers
+from mlo.second_moments import SCALES
 from mlo.update import needs_closure
-from mlo.update_rules import known_names, knows
+from mlo.update_rules import RULES
+
+_SOLVER = "an implicit method such as Neumann(alpha=...) or ConjugateGradient()"
+_OPTIMIZERS: Mapping[str, tuple[Collection[type], str, str]] = {
+    "optimizer": (RULES, "the derivative of the update", _SOLVER),
+    "steps": (STEP_RULES, "recorded steps", _SOLVER),
+    "second_moments": (SCALES, "the second moments", "another preconditioner, such as 'diagonal'"),
+}
+"""Need -> the optimizers that can serve it (exact classes), in words, and what else to do."""
 
 
 def check_methods(
@@ -56,29 +64,14 @@ def _check_method(problem: Problem, graph: DependencyGraph) -> None:
             problem=name,
         )
     method.check_place(problem, graph)
-    if "optimizer" in method.needs and not knows(problem.optimizer):
-        raise MethodError(
-            f"problem '{name}': hypergradient={kind} needs the derivative of the optimizer's "
-            f"update, which is known for {', '.join(known_names())} and not for "
-            f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
-            "method such as Neumann(alpha=...) or ConjugateGradient()",
-            problem=name,
-        )
-    if "steps" in method.needs and not can_replay(problem.optimizer):
-        raise MethodError(
-            f"problem '{name}': hypergradient={kind} makes recorded steps of the optimizer again, "
-            f"which is known for {', '.join(k.__name__ for k in STEP_RULES)} and not for "
-            f"{type(problem.optimizer).__name__}; choose one of these optimizers, or an implicit "
-            "method such as Neumann(alpha=...) or ConjugateGradient()",
-            problem=name,
-        )
-    if "second_moments" in method.needs and not keeps_moments(problem.optimizer):
-        raise MethodError(
-            f"problem '{name}': hypergradient={kind} needs the second moments of the optimizer, "
-            f"which {', '.join(moment_keepers())} keep, and {type(problem.optimizer).__name__} is "
-            "none of these; choose one of them, or another preconditioner, such as 'diagonal'",
-            problem=name,
-        )
+    for need, (known, what, cure) in _OPTIMIZERS.items():
+        if need in method.needs and type(problem.optimizer) not in known:
+            raise MethodError(
+                f"problem '{name}': hypergradient={kind} needs {what} of the optimizer, known for "
+                f"{', '.join(k.__name__ for k in known)} and not for "
+                f"{type(problem.optimizer).__name__}; choose one of these optimizers, or {cure}",
+                problem=name,
+            )
     if isinstance(method, Implicit) and problem.project is not None:
         raise MethodError(
             f"problem '{name}': hypergradient={kind} takes the gradient to be zero at the "

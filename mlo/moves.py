@@ -13,7 +13,7 @@ from mlo.types import PartialTensors, Tensors, Values
 from mlo.update import Step
 
 if TYPE_CHECKING:
-    from mlo.condition import Linearization
+    from mlo.linearization import Linearization
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,11 +119,6 @@ STEP_RULES: dict[type[torch.optim.Optimizer], StepRule] = {
 }
 
 
-def can_replay(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether steps of this optimizer are known as functions (exact class, no subclass)."""
-    return type(optimizer) in STEP_RULES
-
-
 @dataclasses.dataclass(frozen=True)
 class ParameterStep:
     """One step of one parameter, ready to be made again.

@@ -23,11 +23,12 @@ from torch.utils._pytree import (
 )
 
 from mlo.arguments import checked_method
-from mlo.condition import Condition, Memory
+from mlo.condition import Condition
 from mlo.devices import accelerators
 from mlo.errors import MethodError
 from mlo.guards import check_closed, checked_scalar, refusing_checkpointing, refusing_writes
 from mlo.hypergradients import ConjugateGradient, Hypergradient
+from mlo.linearization import Memory
 from mlo.notes import noting
 from mlo.own_loop_checks import check_context, check_loss, check_method, check_params
 from mlo.randomness import RandomState, replayed

@@ -14,16 +14,6 @@ Group = Mapping[str, Any]
 Scale = Callable[[Group, Mapping[str, Any]], Tensor]
 
 
-def keeps_moments(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it keeps second moments, where this file knows how (exact class, no subclass)."""
-    return type(optimizer) in SCALES
-
-
-def moment_keepers() -> list[str]:
-    """Names of the optimizers that do."""
-    return [kind.__name__ for kind in SCALES]
-
-
 def scale_of(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> Tensors:
     """``sqrt(s) + eps`` for every parameter; ones where it has not been stepped yet."""
     scale = SCALES[type(optimizer)]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mlo.condition import Condition, Linearization, Memory
+from mlo.condition import Condition
 from mlo.differentiation import differentiate
+from mlo.linearization import Linearization, Memory
 from mlo.moves import Move
 from mlo.response import Needed
 from mlo.types import PartialTensors, Tensors, Values

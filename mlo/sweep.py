@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from mlo.circle import Circle
-from mlo.condition import Condition, Linearization, Memory
+from mlo.condition import Condition
 from mlo.differentiation import differentiate
 from mlo.evaluation import Evaluation, mean
 from mlo.hypergradients import Hypergradient, Result
+from mlo.linearization import Linearization, Memory
 from mlo.moves import Begun, Move
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together

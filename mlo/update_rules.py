@@ -18,16 +18,6 @@ from mlo.optimizer_groups import Group, count, decoupled, scalar, sign
 Rule = Callable[[Group, Mapping[str, Any], Tensor, Tensor], "Tensor | float"]
 
 
-def knows(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the derivative of this optimizer's update is known (exact class, no subclass)."""
-    return type(optimizer) in RULES
-
-
-def known_names() -> list[str]:
-    """Names of the optimizers whose rules are known."""
-    return [rule.__name__ for rule in RULES]
-
-
 def update_derivative(
     optimizer: torch.optim.Optimizer, params: Sequence[Tensor], *, adapted: bool = False
 ) -> tuple[Tensor | float, ...]:

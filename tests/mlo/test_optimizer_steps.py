@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlo.optimizer_steps import GRADIENT, PARAMETER, can_replay, recorded_steps
+import mlo
+from mlo.errors import MethodError
+from mlo.method_checks import _OPTIMIZERS
+from mlo.optimizer_steps import GRADIENT, PARAMETER, recorded_steps
 
 SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 RMSprop = torch.optim.RMSprop
@@ -140,13 +143,37 @@ def test_what_has_no_gradient_is_left_alone():
     assert steps[1] is None
 
 
-def test_subclasses_and_other_optimizers_are_not_known():
-    class Mine(SGD):
+@pytest.mark.parametrize("need", _OPTIMIZERS)
+def test_subclasses_and_other_optimizers_are_not_known(need):
+    known, *_ = _OPTIMIZERS[need]
+    assert {Adam, AdamW, RMSprop} <= set(known) <= {SGD, Adam, AdamW, RMSprop}
+
+    class Mine(Adam):
         def step(self, closure=None):
             """Something else."""
 
-    w = torch.nn.Parameter(torch.ones(2))
-    assert can_replay(SGD([w], 0.1))
-    assert can_replay(AdamW([w], 0.1))
-    assert not can_replay(Mine([w], 0.1))
-    assert not can_replay(torch.optim.Adagrad([w], 0.1))
+    class Needing(mlo.OneStep):
+        needs = frozenset({"moves", need})
+
+    def declared(optimizer):
+        low = mlo.Problem(
+            "low",
+            params={"w": torch.ones(2)},
+            loss=lambda low, top: (low["w"] - top["x"]).square().sum(),
+            optimizer=lambda params: optimizer(params, 0.1),
+            hypergradient=Needing(),
+        )
+        top = mlo.Problem(
+            "top",
+            params={"x": torch.ones(2)},
+            loss=lambda low: low["w"].sum(),
+            optimizer=lambda params: SGD(params, 0.1),
+        )
+        return mlo.Engine([low, top])
+
+    declared(Adam)
+    for optimizer in (Mine, torch.optim.Adagrad):
+        with pytest.raises(
+            MethodError, match=rf"'low'.*Needing.*Adam.*not for {optimizer.__name__}"
+        ):
+            declared(optimizer)
