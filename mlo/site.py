@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlo.condition import Condition
 from mlo.differentiation import differentiate
+from mlo.errors import MethodError
 from mlo.linearization import Linearization, Memory
 from mlo.moves import Move
 from mlo.response import Needed
@@ -53,10 +54,31 @@ class Site:
             # (dw'/ds)^T v at a fixed gradient, and -(dg/ds)^T u, which the method found.
             s_bar = plus(self.move.step.start_vjp(cotangent), found[count:])
             found = self._through_start(self.move, found[:count], s_bar, wanted)
-        elif result.start is not None:
+        elif "steps" in self.method.needs:
             first = (*self.move.past, self.move)[0]
-            found = self._through_start(first, found, result.start, wanted)
+            if result.start is not None:
+                found = self._through_start(first, found, result.start, wanted)
+            elif first.begun is not None:
+                self._check_no_route()
         return wanted.spread(found)
+
+    def _check_no_route(self) -> None:
+        """A method that does not say where it got to must have no start to go on through.
+
+        Raises:
+            MethodError: the start reads what hypergradients are to reach.
+        """
+        program = self.sweep.program
+        start, carrying = program.starts[self.name], program.graph.carrying(self.name)
+        routes = [read for read in start.reads if read in carrying]
+        if routes:
+            raise MethodError(
+                f"problem '{self.name}': its start reads '{routes[0]}', but vjp() of hypergradient="
+                f"{type(self.method).__name__} returned no Result.start, the cotangent of where "
+                "the recorded updates began: the route through the start would be lost; return "
+                "it, or refuse such problems in check_place()",
+                problem=self.name,
+            )
 
     def _through_start(
         self, move: Move, direct: PartialTensors, s_bar: PartialTensors, needed: Needed

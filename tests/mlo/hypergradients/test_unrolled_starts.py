@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -84,3 +86,19 @@ def test_one_step_from_a_start_is_what_one_step_says(lookahead):
         run.tick(2)
         answers.append(run.engine.hypergradient("top"))
     assert relative(*answers) < 1e-13
+
+
+class Forgetful(mlo.Unrolled):
+    """Does not say where it got to."""
+
+    def vjp(self, condition, cotangent, state):
+        return dataclasses.replace(super().vjp(condition, cotangent, state), start=None)
+
+
+def test_a_method_that_would_lose_the_route_through_the_start_is_named():
+    make, _ = OPTIMIZERS["sgd"]
+    engine = pair(make, Forgetful(), start=begun, repeat=2)
+    with pytest.raises(MethodError, match=r"'low'.*start reads 'top'.*Forgetful.*Result\.start"):
+        engine.step()
+    still = {k: torch.ones_like(t) for k, t in values()[0].items()}
+    pair(make, Forgetful(), start=lambda: still, repeat=2).step()
