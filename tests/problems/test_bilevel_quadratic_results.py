@@ -353,3 +353,27 @@ def test_runs_and_batches_end_as_the_guide_says(results):
     for size in (128, 256, 512):
         short, exact = (found[name, size]["error"]["median"] for name in ("Neumann", "Dense"))
         assert short < 1.1 * exact
+
+
+def test_updates_and_tangents_are_what_the_guide_says(results):
+    for condition in (10, 100, 1000):
+        solved, off = (least(results, condition, "Unrolled", at) for at in (0.0, 0.01))
+        assert off == pytest.approx(solved, rel=0.1, abs=1e-13)
+        minres, cg = (
+            reached(results, condition, name, 1e-6) for name in ("Minres", "ConjugateGradient")
+        )
+        assert minres == pytest.approx(cg, rel=0.1)
+    short, long = (
+        next(
+            p
+            for p in rendering._points(results["fixed_points"], 1000, "Unrolled")
+            if p["value"] == k
+        )
+        for k in (64, 128)
+    )
+    assert 1.5 < (long["memory"] - short["memory"]) / 64 < 2.5
+    for panel in results["runs"]:
+        assert panel["methods"]["ForwardMode"]["ticks"] == 0
+    for panel in results["runs"][:2]:
+        ends = {name: run["value"]["median"][-1] for name, run in panel["methods"].items()}
+        assert 0.5 < ends["Unrolled"] / ends["Neumann"] < 2
