@@ -42,6 +42,7 @@ class Condition:
             problem moved).
         context: the outside tensors c with respect to which products are wanted.
         move: the recorded move, where there is one.
+        led: where the problem stands; for methods that need moves, where the move led.
         attached: whether the products carry a graph themselves (nested levels).
         problem: name of the problem, for messages.
         learning_rate: of the problem's optimizer, per parameter.
@@ -70,6 +71,7 @@ class Condition:
         once: bool = False,
         scale: Callable[[], Tensors] | None = None,
         total: Callable[[], Tensors] | None = None,
+        led: Tensors | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -86,6 +88,7 @@ class Condition:
         self.once = once
         self._recall = recall
         self._total = total
+        self.led = params if led is None else led
         self._products_of: tuple[Tensors, PartialTensors] | None = None
         self._scale = scale
 

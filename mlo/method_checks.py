@@ -56,6 +56,20 @@ def check_methods(
 def _check_method(problem: Problem, graph: DependencyGraph) -> None:
     name, method = problem.name, problem.hypergradient
     kind = type(method).__name__
+    if isinstance(method.needs, str):
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind}, needs must be a set of words, got the text "
+            f"{method.needs!r}; write frozenset({{{method.needs!r}}})",
+            problem=name,
+        )
+    reach = method.reach
+    whole = isinstance(reach, int) and not isinstance(reach, bool) and reach >= 1
+    if reach is not None and not whole:
+        raise MethodError(
+            f"problem '{name}': hypergradient={kind}, reach must be a whole number of at least 1, "
+            f"or None for all updates of a move, got {reach!r}",
+            problem=name,
+        )
     unknown = sorted(set(method.needs) - NEEDS)
     if unknown:
         raise MethodError(
@@ -90,8 +104,8 @@ def _check_nesting(problem: Problem, graph: DependencyGraph) -> None:
         raise MethodError(
             f"problem '{name}': '{readers[0]}' anticipates its response and is itself "
             f"differentiated through, so hypergradient={kind} would have to be differentiated "
-            "again, which it cannot; choose Neumann, ConjugateGradient or Dense, or, where two "
-            "upper problems only share what is below them, put them on one level: "
+            "again, which it cannot; choose ConjugateGradient, Minres, Neumann, Nystrom or Dense, "
+            "or, where two upper problems only share what is below them, put them on one level: "
             "[..., [first, second]]",
             problem=name,
         )

@@ -146,7 +146,7 @@ class _Site:
                 self.states = [self.method.init(self._condition(params, context, needed))]
         cotangent = filled(dense(cotangent), params)
         result = self.method.vjp(condition, cotangent, self.states[0])
-        check_result(self.name, self.method, result, condition.context)
+        check_result(self.name, self.method, result, params, condition.context)
         self.states = [result.state]
         self._report(result.info)
         return Needed(needed).spread(result.grads)

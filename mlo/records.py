@@ -25,7 +25,9 @@ class Outcome(enum.Enum):
     CONVERGED = "the residual is within the tolerance"
     LIMIT = "the residual is above the tolerance; allow more work, or accept the approximation"
     NEGATIVE_CURVATURE = "negative curvature: the Hessian is not positive definite; add damping"
-    DIVERGED = "the residual exceeds the right-hand side; decrease alpha or add damping"
+    DIVERGED = (
+        "the residual exceeds the right-hand side; decrease alpha, raise the rank or add damping"
+    )
     SINGULAR = "the Hessian is singular; add damping or a regularizer"
     INACCURATE = "two finite-difference radii disagree; change the radius or use exact products"
     OFF_COURSE = (

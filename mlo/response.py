@@ -88,7 +88,9 @@ def respond(site: Answering, params: Tensors, context: Tensors) -> Tensors:
     return tuple(_Response.apply(site, len(params), *params, *context))  # type: ignore[no-untyped-call]
 
 
-def check_result(name: str, method: Hypergradient, result: Result, context: Tensors) -> None:
+def check_result(
+    name: str, method: Hypergradient, result: Result, params: Tensors, context: Tensors
+) -> None:
     """A method answered for every tensor of the context.
 
     Raises:
@@ -102,6 +104,13 @@ def check_result(name: str, method: Hypergradient, result: Result, context: Tens
             f"problem '{name}': hypergradient={type(method).__name__}, vjp() must return a Result "
             f"with a gradient (or None) of the shape of each tensor of condition.context, "
             f"{expected}, got {found}",
+            problem=name,
+        )
+    start = shapes(result.start) if result.start is not None else None
+    if start is not None and start != shapes(params):
+        raise MethodError(
+            f"problem '{name}': hypergradient={type(method).__name__}, Result.start must be one "
+            f"tensor of the shape of each parameter, {shapes(params)}, got {start}",
             problem=name,
         )
 

@@ -119,7 +119,7 @@ class Site:
             needed: which of that is asked for.
             recalled: an earlier move, instead of the last.
         """
-        sweep, values = self.sweep, self.values
+        sweep, values, led = self.sweep, self.values, params
         move = self.move if recalled is None else recalled
         if self.recorded and move.before is not None:
             sweep = sweep.as_of(move)
@@ -168,6 +168,7 @@ class Site:
             once=recalled is not None,
             scale=sweep.program.optimizer_scale(self.name),
             total=total if partial and anticipates else None,
+            led=led,
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:

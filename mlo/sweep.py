@@ -94,7 +94,7 @@ class Sweep:
             with torch.no_grad():  # states are plain tensors
                 self.states[name] = method.init(make())
         result = method.vjp(condition, cotangent, self.states[name])
-        check_result(name, method, result, condition.context)
+        check_result(name, method, result, condition.params, condition.context)
         self.states[name] = result.state
         self.note(name, type(method).__name__, result.info)
         return result

@@ -9,23 +9,16 @@ import torch
 from torch import Tensor
 
 from mlo.hypergradients.fields import check_flag, check_number, check_whole
-from mlo.hypergradients.iterative import Iterative
+from mlo.hypergradients.iterative import Iterative, lost_in_rounding
 from mlo.hypergradients.preconditioners import Apply, Preconditioner, find_preconditioner
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, rounding, times
+from mlo.vectors import add_scaled, dot, times, where
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
-
-
-NULL = 10.0
-"""Times rounding: where ``p^T H p <= NULL eps |H| |p|^2``, no digit of the curvature is left."""
-
-COARSE = 1e-5
-"""The most that counts as rounding, or half precision would bear no condition number at all."""
 
 
 @register("conjugate-gradient")
@@ -34,15 +27,16 @@ class ConjugateGradient(Iterative):
     r"""Conjugate gradients on ``(H + damping I) u = v``, preconditioned and started warm if asked.
 
     Cost: one product an iteration and one at the end, about 2 gradient evaluations each, after one
-    for the shared graph; what a preconditioner takes, and one for a warm start. Memory: 4 vectors
-    of the parameters' size, 5 with a preconditioner, one more that a warm start remembers. Bias:
+    for the shared graph; what a preconditioner takes, and one for a warm start. Memory: 5 vectors
+    of the parameters' size, 6 with a preconditioner, one more that a warm start remembers. Bias:
     after n iterations the error in the norm of H + damping I is at most 2 ((sqrt k - 1) /
     (sqrt k + 1))^n of the first, k the condition number of M^{-1} (H + damping I); exact after as
     many iterations as that has distinct eigenvalues, up to rounding; the residual may grow on the
     way. `damping` shifts the spectrum. It needs H + damping I positive definite: at a direction of
-    negative curvature it stops with the iterate so far and says so, and at one whose curvature is
-    lost in rounding (``p^T H p <= 10 eps |H| |p|^2``) too, with the outcome `singular`. Whatever
-    the preconditioner, it stops by the Euclidean norm of the residual.
+    negative curvature, or of one that is lost in rounding (``p^T H p <= 10 eps |H| |p|^2``), it
+    stops, says so, and answers the iterate with the smallest residual. Of a singular H without
+    negative eigenvalues rounding decides whether the outcome is `singular` or `negative curvature`.
+    Whatever the preconditioner, it stops by the Euclidean norm of the residual.
     Sources: Hestenes and Stiefel, 1952; Saad, "Iterative methods for sparse linear systems",
     2nd edition, algorithm 9.1; Pedregosa, ICML 2016; Rajeswaran et al., NeurIPS 2019.
 
@@ -89,6 +83,7 @@ class ConjugateGradient(Iterative):
         stop = target.square()
         active = (_square(r, z, rho) > stop) & (rho > 0)
         steepest, code = torch.zeros_like(rho), torch.zeros_like(rho, dtype=torch.int64)
+        best, least = x, _square(r, z, rho)
         products = torch.zeros_like(rho, dtype=torch.int64)
         for _ in range(self.iterations):
             if rho.device.type == "cpu" and not active:
@@ -100,7 +95,7 @@ class ConjugateGradient(Iterative):
             products = products + active
             slope = _ratio(dot(product, product), square, square > 0).sqrt()
             steepest = torch.where(slope.isfinite(), torch.maximum(steepest, slope), steepest)
-            lost = min(NULL * rounding(rest), COARSE)
+            lost = lost_in_rounding(rest)
             flat = active & ~(curvature > lost * steepest * square) & ~curvature.isnan()
             # A semidefinite H leaves little of p where it leaves little of p^T H p.
             null = flat & (slope.square() <= lost * steepest.square())
@@ -113,8 +108,12 @@ class ConjugateGradient(Iterative):
             new = torch.where(active, dot(r, z), rho)
             turn = _ratio(new, rho, active)
             p = add_scaled(z, turn, p)
-            rho, active = new, active & (_square(r, z, new) > stop) & (new > 0)
-        return LinearSolution(x, Info(products=products, code=code))
+            left = _square(r, z, new)
+            rho, active = new, active & (left > stop) & (new > 0)
+            best = where(left < least, x, best)
+            least = torch.minimum(left, least)
+        # Where it fails, the iterates before may have run away along what it could not solve.
+        return LinearSolution(where(code > 0, best, x), Info(products=products, code=code))
 
 
 def _square(r: Tensors, z: Tensors, rho: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlo.errors import ConfigurationError
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.difference import Difference
-from mlo.hypergradients.fields import check_number
+from mlo.hypergradients.fields import check_flag, check_number
 from mlo.hypergradients.registry import register
 from mlo.types import Tensors
 
@@ -66,6 +66,7 @@ class FiniteDifference(Hypergradient):
             )
         if self.radius is not None:
             check_number(self, "radius", positive=True)
+        check_flag(self, "check")
         check_number(self, "tolerance")
 
     @property

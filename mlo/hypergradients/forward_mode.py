@@ -108,7 +108,7 @@ class ForwardMode(Hypergradient):
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """In reverse through moves on trial, then by the tangents before them."""
         trials = itertools.takewhile(_on_trial, condition.trajectory())
-        found = pull_back(cotangent, condition.context, trials)
+        found = pull_back(condition, cotangent, trials)
         grads = found.context
         if not _began_on_trial(condition):
             rows = [state["tangents"].get(position) for position in condition.positions]

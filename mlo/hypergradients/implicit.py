@@ -14,10 +14,13 @@ from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.records import Info, Outcome, code_of, code_where, has_failed
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, finite, negative, norm, rounding, shapes
+from mlo.vectors import add_scaled, dot, finite, negative, norm, shapes
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
+
+RUNAWAY = 10.0
+"""A relative residual above which a solver whose residual may grow counts as diverged, too."""
 
 
 class Implicit(Hypergradient):
@@ -110,8 +113,8 @@ class Implicit(Hypergradient):
         code = code_where(residual <= self.tolerance, Outcome.CONVERGED, code_of(Outcome.LIMIT))
         if self.monotone:
             more = grown(self.energy(condition, v), self.energy(condition, rest))
-        else:  # a residual may grow by the root of the condition number, and what that may be
-            more = residual > rounding(v) ** -0.5
+        else:  # it may grow on the way, by the root of the condition number at most
+            more = residual > RUNAWAY
         code = code_where(more, Outcome.DIVERGED, code)
         sound = residual.isfinite()
         code = code_where(~sound, Outcome.NONFINITE, code)

@@ -9,20 +9,16 @@ import torch
 from torch import Tensor
 
 from mlo.hypergradients.fields import check_flag, check_number, check_whole
-from mlo.hypergradients.iterative import Iterative
+from mlo.hypergradients.iterative import Iterative, lost_in_rounding
 from mlo.hypergradients.preconditioners import Apply, Preconditioner, find_preconditioner
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, dot, norm, rounding, times, zeros_like
+from mlo.vectors import add_scaled, dot, norm, times, zeros_like
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
-
-
-NULL = 10.0
-"""Times rounding: where ``|A w| <= NULL eps |A| |w|``, no digit of A w is left."""
 
 
 @register("minres")
@@ -107,7 +103,7 @@ class Minres(Iterative):
             epsilon, delta, gamma = turned.advance(*basis.advance(product))
             w_old, w = w, add_scaled(add_scaled(v, -epsilon, w_old), -delta, w)
             p_old, p = p, add_scaled(add_scaled(product, -epsilon, p_old), -delta, p)
-            null = active & (norm(p) <= NULL * rounding(rest) * largest * norm(w))
+            null = active & (norm(p) <= lost_in_rounding(rest) * largest * norm(w))
             lost, active = lost | null, active & ~null
             gamma = torch.where(active, gamma, 0.0)
             w, p = _over(w, gamma), _over(p, gamma)

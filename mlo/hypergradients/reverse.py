@@ -38,16 +38,16 @@ class Reverse:
     Attributes:
         bars: cotangents of parameters and optimizer states, before the updates so far.
         context: cotangents of the context, summed over the updates so far.
+        began: where the update that was pulled through last began; at first, where they led.
         updates: how many there were.
-        gap: how far an update made again led from where the next one began, over its length.
-        began: where the update that was pulled through last began.
+        gap: how far an update made again led from where it did, over its length.
     """
 
     bars: Bars
     context: PartialTensors
+    began: Tensors
     updates: int = 0
     gap: Tensor | None = None
-    began: Tensors | None = None
 
     @property
     def params(self) -> Tensors:
@@ -55,15 +55,16 @@ class Reverse:
         return tuple(bars[PARAMETER] for bars in self.bars)
 
 
-def pull_back(cotangent: Tensors, context: Tensors, updates: Iterable[Condition]) -> Reverse:
+def pull_back(condition: Condition, cotangent: Tensors, updates: Iterable[Condition]) -> Reverse:
     """Pull a cotangent of where the updates led back to where they began.
 
     Args:
+        condition: of the last update.
         cotangent: v, one tensor per parameter.
-        context: what the updates depend on.
         updates: the conditions where they were made, the latest first.
     """
-    found = Reverse([{PARAMETER: v} for v in cotangent], (None,) * len(context))
+    bars = [{PARAMETER: v} for v in cotangent]
+    found = Reverse(bars, (None,) * len(condition.context), condition.led)
     for at in updates:
         _through(found, at)
     return found
@@ -112,7 +113,7 @@ def _compare(
     """Note how far the update made again misses where it led, and that where the next one began."""
     pairs = zip(linear, at.params, strict=True)
     reached = tuple(w if one is None else one.reached for one, w in pairs)
-    links = [] if found.began is None else [(found.began, step.projected() or reached)]
+    links = [(found.began, step.projected() or reached)]
     if step.projection is not None:
         links.append((step.unprojected, reached))
     length = norm(add_scaled(reached, -1.0, at.params))

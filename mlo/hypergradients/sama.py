@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mlo.hypergradients.base import Hypergradient, Result, State
 from mlo.hypergradients.difference import Difference
-from mlo.hypergradients.fields import check_number
+from mlo.hypergradients.fields import check_flag, check_number
 from mlo.hypergradients.registry import register
 from mlo.types import Tensors
 
@@ -67,6 +67,7 @@ class Sama(Hypergradient):
     def __post_init__(self) -> None:
         if self.radius is not None:
             check_number(self, "radius", positive=True)
+        check_flag(self, "check")
         check_number(self, "tolerance")
 
     def work(self, size: int) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from mlo.hypergradients.base import Hypergradient, Result, State
-from mlo.hypergradients.fields import check_number, check_whole
+from mlo.hypergradients.fields import check_flag, check_number, check_whole
 from mlo.hypergradients.registry import register
 from mlo.hypergradients.reverse import pull_back
 from mlo.records import Info, Outcome, code_where
@@ -58,6 +58,7 @@ class Unrolled(Hypergradient):
     def __post_init__(self) -> None:
         if self.steps is not None:
             check_whole(self, "steps", least=1)
+        check_flag(self, "recompute")
         check_number(self, "tolerance")
 
     @property
@@ -76,7 +77,7 @@ class Unrolled(Hypergradient):
 
     def vjp(self, condition: Condition, cotangent: Tensors, state: State) -> Result:
         """From the last update to the first."""
-        found = pull_back(cotangent, condition.context, condition.trajectory())
+        found = pull_back(condition, cotangent, condition.trajectory())
         sound = finite((*found.context, *found.params))
         code = code_where(~sound, Outcome.NONFINITE, 0)
         if found.gap is not None:

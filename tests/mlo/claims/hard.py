@@ -28,8 +28,8 @@ AT_SADDLES = {
 
 AT_SINGULAR = {
     "Dense": {Outcome.SINGULAR},
-    "CG": {Outcome.SINGULAR},
-    "CG, n = 3": {Outcome.SINGULAR},
+    "CG": {Outcome.SINGULAR, Outcome.NEGATIVE_CURVATURE},
+    "CG, n = 3": {Outcome.SINGULAR, Outcome.NEGATIVE_CURVATURE},
     "Minres": {Outcome.SINGULAR},
     "Minres, n = 3": {Outcome.SINGULAR},
     "Neumann": {Outcome.LIMIT},

@@ -270,3 +270,36 @@ def test_a_state_begins_without_gradients_and_holds_no_graph(case, lookahead, st
     for enabled, state in method.seen:
         assert not enabled
         assert all(t.grad_fn is None and not t.requires_grad for t in state)
+
+
+MISDECLARED = {
+    "a reach of nothing": ({"reach": 0}, r"'low'.*Odd, reach must be a whole number.*got 0"),
+    "a reach that is no number": ({"reach": "all"}, r"'low'.*reach must be.*got 'all'"),
+    "needs that are a text": (
+        {"needs": "moves"},
+        r"'low'.*needs must be a set.*got the text 'moves'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISDECLARED)
+def test_what_a_method_declares_of_itself_is_checked(case):
+    declared, message = MISDECLARED[case]
+    method = type("Odd", (mlo.Direct,), declared)()
+    levels = program({"low": ("top",), "top": ("low",)}, ["quadratic"])
+    with pytest.raises(MethodError, match=message):
+        engine_of(levels, starts(levels), method)
+
+
+class Misshapen(mlo.Direct):
+    """Says that it began somewhere else altogether."""
+
+    def vjp(self, condition, cotangent, state):
+        grads = super().vjp(condition, cotangent, state).grads
+        return mlo.Result(grads, start=(torch.ones(7),))
+
+
+def test_where_a_method_says_it_began_is_checked():
+    levels = program({"low": ("top",), "top": ("low", "top")}, ["quadratic"])
+    with pytest.raises(MethodError, match=r"'low'.*Misshapen, Result\.start must be"):
+        engine_of(levels, starts(levels), Misshapen()).hypergradient("top")

@@ -194,3 +194,14 @@ def test_parameters_that_are_written_to_between_ticks_are_off_course(steps, proj
     outcome = mlo.Outcome.OFF_COURSE if off else mlo.Outcome.EXPLICIT
     assert response.info.outcome is outcome
     assert (response.info.residual > 1e-1) == off
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_parameters_that_are_written_to_after_the_last_update_are_off_course(steps):
+    engine = program(OPTIMIZERS["nesterov"], mlo.Unrolled(steps))
+    engine.step()
+    assert engine.total_gradient("top")[1][0].info.residual < 1e-12
+    with torch.no_grad():
+        engine.problems["low"].module.first.weight.fill_(5.0)
+    (response,) = engine.total_gradient("top")[1]
+    assert response.info.outcome is mlo.Outcome.OFF_COURSE

@@ -76,7 +76,7 @@ def test_the_table_of_hypergradients_names_failures(tmp_path):
     found = page(made(tmp_path / "run", {"s": {0: lines}}), tmp_path)
     assert found.row("s") == ["high", "low", "Neumann", "1.5", "6.5", "0.375", "0.5",
                               "50% diverged (failed), 50% converged"]  # fmt: skip
-    assert "decrease alpha or add damping" in found.text
+    assert "decrease alpha, raise the rank or add damping" in found.text
 
 
 def test_no_linear_system_and_no_response_are_said(tmp_path):
