@@ -33,9 +33,10 @@ class ConjugateGradient(Iterative):
     (sqrt k + 1))^n of the first, k the condition number of M^{-1} (H + damping I); exact after as
     many iterations as that has distinct eigenvalues, up to rounding; the residual may grow on the
     way. `damping` shifts the spectrum. It needs H + damping I positive definite: at a direction of
-    negative curvature, or of one that is lost in rounding (``p^T H p <= 10 eps |H| |p|^2``), it
-    stops, says so, and answers the iterate with the smallest residual. Of a singular H without
-    negative eigenvalues rounding decides whether the outcome is `singular` or `negative curvature`.
+    negative curvature it stops with the iterate so far and says so; at one whose curvature is lost
+    in rounding (``|p^T H p| <= 10 eps |H| |p|^2``) too, with the iterate of the smallest residual.
+    Of a singular H without negative eigenvalues rounding decides whether the outcome is `singular`
+    or `negative curvature`.
     Whatever the preconditioner, it stops by the Euclidean norm of the residual.
     Sources: Hestenes and Stiefel, 1952; Saad, "Iterative methods for sparse linear systems",
     2nd edition, algorithm 9.1; Pedregosa, ICML 2016; Rajeswaran et al., NeurIPS 2019.
@@ -83,7 +84,7 @@ class ConjugateGradient(Iterative):
         stop = target.square()
         active = (_square(r, z, rho) > stop) & (rho > 0)
         steepest, code = torch.zeros_like(rho), torch.zeros_like(rho, dtype=torch.int64)
-        best, least = x, _square(r, z, rho)
+        best, least, away = x, _square(r, z, rho), torch.zeros_like(active)
         products = torch.zeros_like(rho, dtype=torch.int64)
         for _ in range(self.iterations):
             if rho.device.type == "cpu" and not active:
@@ -96,7 +97,9 @@ class ConjugateGradient(Iterative):
             slope = _ratio(dot(product, product), square, square > 0).sqrt()
             steepest = torch.where(slope.isfinite(), torch.maximum(steepest, slope), steepest)
             lost = lost_in_rounding(rest)
-            flat = active & ~(curvature > lost * steepest * square) & ~curvature.isnan()
+            bound = lost * steepest * square
+            flat = active & ~(curvature > bound) & ~curvature.isnan()
+            away = away | (flat & (curvature >= -bound))
             # A semidefinite H leaves little of p where it leaves little of p^T H p.
             null = flat & (slope.square() <= lost * steepest.square())
             code = code_where(flat, Outcome.NEGATIVE_CURVATURE, code)
@@ -112,8 +115,8 @@ class ConjugateGradient(Iterative):
             rho, active = new, active & (left > stop) & (new > 0)
             best = where(left < least, x, best)
             least = torch.minimum(left, least)
-        # Where it fails, the iterates before may have run away along what it could not solve.
-        return LinearSolution(where(code > 0, best, x), Info(products=products, code=code))
+        # Up to a curvature that is lost, iterates run away along what cannot be solved.
+        return LinearSolution(where(away, best, x), Info(products=products, code=code))
 
 
 def _square(r: Tensors, z: Tensors, rho: Tensor) -> Tensor:

@@ -38,9 +38,10 @@ class Unrolled(Hypergradient):
     (Shaban et al., AISTATS 2019, proposition 3.1); against the implicit function theorem the same,
     where the updates stand at the solution. With one step it is `OneStep`.
 
-    As a check, every update is made again on the way. Where one does not lead to where the next
-    began (parameters written to between updates, a loss that draws random numbers of its own), the
-    outcome is `off course`; the residual says by how much of the update's length.
+    As a check, every update is made again on the way. Where one does not lead to where it led
+    (parameters written to since, a loss that draws random numbers of its own), the outcome is
+    `off course`; the residual says by how much of the update's length. With micro-batches an
+    update costs a gradient more, since they are taken one at a time.
     Sources: Maclaurin et al., ICML 2015; Franceschi et al., ICML 2017; Shaban et al., AISTATS 2019.
 
     Args:
