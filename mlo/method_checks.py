@@ -14,11 +14,10 @@ from mlo.optimizer_steps import STEP_RULES
 from mlo.problem import Problem
 from mlo.second_moments import SCALES
 from mlo.update import needs_closure
-from mlo.update_rules import RULES
 
 _SOLVER = "an implicit method such as Neumann(alpha=...) or ConjugateGradient()"
 _OPTIMIZERS: Mapping[str, tuple[Collection[type], str, str]] = {
-    "optimizer": (RULES, "the derivative of the update", _SOLVER),
+    "optimizer": (STEP_RULES, "the derivative of the update", _SOLVER),
     "steps": (STEP_RULES, "recorded steps", _SOLVER),
     "second_moments": (SCALES, "the second moments", "another preconditioner, such as 'diagonal'"),
 }

@@ -148,7 +148,7 @@ class ParameterStep:
             partials = {
                 out: _diagonals(value, inputs) for out, value in {PARAMETER: moved, **after}.items()
             }
-        return LinearStep(moved.detach(), partials)
+        return LinearStep(moved.detach().to(w.dtype), partials)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlo.optimizer_groups import Group
 from mlo.types import Tensors
 
-Group = Mapping[str, Any]
 Scale = Callable[[Group, Mapping[str, Any]], Tensor]
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 
-from mlo.update_rules import RULES, carried, update_derivative
+from mlo.optimizer_steps import STEP_RULES
+from mlo.update_rules import carried, update_derivative
 
 from .hypergradients.steps import OPTIMIZERS, Adam, RMSprop, adam, groups_of, rmsprop
 
@@ -193,7 +194,7 @@ def test_betas_that_are_tensors_are_those_numbers():
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", STEP_RULES, ids=lambda kind: kind.__name__)
 def test_no_value_is_read_where_that_would_wait_for_a_device(kind, adapted):
     """A meta tensor has no values: reading one raises. Counters lie there with capturable=True."""
     torch.set_default_dtype(torch.float32)  # narrower than what a counter is widened to

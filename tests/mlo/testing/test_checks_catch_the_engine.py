@@ -18,6 +18,7 @@ import mlo.solve
 import mlo.update
 from mlo.condition import Condition
 from mlo.errors import CheckError
+from mlo.optimizer_steps import STEP_RULES
 from mlo.site import Site
 from mlo.sweep import Sweep
 from mlo.testing import check_hypergradient
@@ -82,18 +83,18 @@ def without_the_projection(monkeypatch):
 def without_the_bend_of_adam(monkeypatch):
     """Its second moment counts as a constant."""
 
-    def flat(group, state, param, grad):
+    def flat(group, step, w, g, state):
         (b1, b2), lr = group["betas"], group["lr"]
-        t = float(state["step"]) + 1 if state else 1.0
-        s = (1 - b2) * grad**2 + (b2 * state["exp_avg_sq"] if state else 0.0)
-        return lr / (1 - b1**t) * (1 - b1) / ((s / (1 - b2**t)).sqrt() + group["eps"])
+        m = (1 - b1) * g + b1 * state.get("exp_avg", 0.0)
+        s = (1 - b2) * g.detach() ** 2 + b2 * state.get("exp_avg_sq", 0.0)
+        scale = (s / (1 - b2**step)).sqrt() + group["eps"]
+        return w - lr / (1 - b1**step) * m / scale, {"exp_avg": m, "exp_avg_sq": s}
 
-    monkeypatch.setitem(mlo.update.update_derivative.__globals__["RULES"], torch.optim.Adam, flat)
+    monkeypatch.setitem(STEP_RULES, torch.optim.Adam, flat)
 
 
 def without_the_dampening(monkeypatch):
-    rules = mlo.update.update_derivative.__globals__["RULES"]
-    monkeypatch.setitem(rules, torch.optim.SGD, lambda group, state, param, grad: group["lr"])
+    monkeypatch.setattr(mlo.update_rules, "sgd", lambda group, state: group["lr"])
 
 
 def where_it_stands_now(monkeypatch):
