@@ -125,49 +125,27 @@ class Site:
             sweep = sweep.as_of(move)
             values = sweep.values
             params, context = move.before, sweep.context(self.name, values)
-        wanted = Needed(needed)
-        index = wanted.index
-        names = sweep.program.graph.context(self.name)
-        partial = sweep.program.graph.nested == "partial"
-        count, chosen = len(index), wanted.of(context)
-
-        def placed(w: Tensors, c: Tensors) -> tuple[Tensors, Values]:
-            full = wanted.into(context, c[:count])
-            if self.begun is not None:  # w is where the start led, and a shift from there
-                w = tuple(a + (s - s.detach()) for a, s in zip(w, c[count:], strict=True))
-            return w, {**values, **grouped(names, values, full)}
-
-        def objective(w: Tensors, c: Tensors) -> Tensor:
-            w, env = placed(w, c)
-            return sweep.total(self.name, w, env, move.setting, replay=True, partial=partial).loss
-
-        def parts(w: Tensors, c: Tensors, visitor: Callable[[Tensor], None]) -> None:
-            w, env = placed(w, c)
-            sweep.visit(self.name, {**env, self.name: w}, move.setting, visitor)
-
-        def total() -> Tensors:
-            then = sweep.as_of(move)
-            then.values[self.name] = params
-            found = then.gradient(self.name, move.setting, replay=True).values
-            return filled(dense(found), params)
-
-        anticipates = bool(sweep.program.graph.scope(self.name))
+        wanted, graph = Needed(needed), sweep.program.graph
+        shifted, index = self.begun is not None, wanted.index
+        place = _Place(sweep, self.name, move, values, context, wanted, shifted)
+        anticipates = bool(graph.scope(self.name))
         many = len(move.setting.batches) > 1 and not anticipates
+        chosen = wanted.of(context)
         return Condition(
-            objective,
+            place.objective,
             params,
-            chosen if self.begun is None else (*chosen, *params),
+            (*chosen, *params) if shifted else chosen,
             problem=self.name,
             learning_rate=move.learning_rate,
-            move=_restricted_move(move, index, shifted=self.begun is not None),
-            graph=_restricted(move, index, shifted=self.begun is not None),
+            move=_restricted_move(move, index, shifted=shifted),
+            graph=_restricted(move, index, shifted=shifted),
             memory=self._memory(index) if recalled is None else None,
-            parts=parts if many else None,
+            parts=place.parts if many else None,
             positions=index,
             recall=functools.partial(self.condition, params, context, needed),
             once=recalled is not None,
             scale=sweep.program.optimizer_scale(self.name),
-            total=total if partial and anticipates else None,
+            total=place.total if graph.nested == "partial" and anticipates else None,
             led=led,
         )
 
@@ -176,6 +154,56 @@ class Site:
         if index not in self.memories:
             self.memories[index] = self.sweep.memory(self.name, self.method)
         return self.memories[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the loss of a problem is evaluated: at a move, or where everybody stands.
+
+    Attributes:
+        sweep: as of the move.
+        name: the problem.
+        move: whose batch, mode and random state it is evaluated under.
+        values: where everybody stood.
+        context: what the loss depends on.
+        wanted: the part of that which derivatives are asked for.
+        shifted: whether that part is followed by the parameters, as a shift from the start.
+    """
+
+    sweep: Sweep
+    name: str
+    move: Move
+    values: Values
+    context: Tensors
+    wanted: Needed
+    shifted: bool
+
+    def objective(self, w: Tensors, c: Tensors) -> Tensor:
+        """The loss, total where those below respond."""
+        w, env = self._at(w, c)
+        partial = self.sweep.program.graph.nested == "partial"
+        setting = self.move.setting
+        return self.sweep.total(self.name, w, env, setting, replay=True, partial=partial).loss
+
+    def parts(self, w: Tensors, c: Tensors, visitor: Callable[[Tensor], None]) -> None:
+        """The terms that the loss is the sum of, micro-batch by micro-batch."""
+        w, env = self._at(w, c)
+        self.sweep.visit(self.name, {**env, self.name: w}, self.move.setting, visitor)
+
+    def total(self) -> Tensors:
+        """The total gradient where the move was made."""
+        params = self.values[self.name] if self.move.before is None else self.move.before
+        then = self.sweep.as_of(self.move)
+        then.values[self.name] = params
+        found = then.gradient(self.name, self.move.setting, replay=True).values
+        return filled(dense(found), params)
+
+    def _at(self, w: Tensors, c: Tensors) -> tuple[Tensors, Values]:
+        count, names = len(self.wanted.index), self.sweep.program.graph.context(self.name)
+        full = self.wanted.into(self.context, c[:count])
+        if self.shifted:  # w is where the start led, and a shift from there
+            w = tuple(a + (s - s.detach()) for a, s in zip(w, c[count:], strict=True))
+        return w, {**self.values, **grouped(names, self.values, full)}
 
 
 def _restricted(move: Move, index: Sequence[int], *, shifted: bool) -> Linearization | None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from mlo.hypergradients.fields import check_flag, check_number, check_whole
-from mlo.hypergradients.iterative import Iterative, lost_in_rounding
-from mlo.hypergradients.preconditioners import Apply, Preconditioner, find_preconditioner
+from mlo.hypergradients.krylov import Krylov, idle, lost_in_rounding, ratio
+from mlo.hypergradients.preconditioners import Apply
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @register("conjugate-gradient")
 @dataclasses.dataclass(frozen=True)
-class ConjugateGradient(Iterative):
+class ConjugateGradient(Krylov):
     r"""Conjugate gradients on ``(H + damping I) u = v``, preconditioned and started warm if asked.
 
     Cost: one product an iteration and one at the end, about 2 gradient evaluations each, after one
@@ -41,37 +40,10 @@ class ConjugateGradient(Iterative):
     Sources: Hestenes and Stiefel, 1952; Saad, "Iterative methods for sparse linear systems",
     2nd edition, algorithm 9.1; Pedregosa, ICML 2016; Rajeswaran et al., NeurIPS 2019.
 
-    On a CPU it stops as soon as the tolerance is met. On an accelerator that would mean waiting
-    for it in every iteration, so there all `iterations` are launched, and those after convergence
-    change nothing.
-
-    Args:
-        iterations: upper bound on the iterations.
-        tolerance: relative residual at which it stops.
-        damping: added to the diagonal of H.
-        preconditioner: M near H + damping I: `"diagonal"`, `"nystrom"`, `"optimizer"`, an instance
-            such as `Diagonal(probes=4)`, or `None` for none.
-        warm_start: begin from the adjoint that was found last.
+    Args: those of `Krylov`.
     """
 
     monotone: ClassVar[bool] = False
-
-    iterations: int = 20
-    tolerance: float = 1e-6
-    damping: float = 0.0
-    preconditioner: str | Preconditioner | None = None
-    warm_start: bool = False
-
-    def __post_init__(self) -> None:
-        check_whole(self, "iterations", least=1)
-        check_number(self, "tolerance")
-        check_number(self, "damping")
-        check_flag(self, "warm_start")
-        find_preconditioner(self.preconditioner)
-
-    def work(self, size: int) -> int:
-        """One product an iteration, and one at the end."""
-        return self.iterations + self.overhead(size)
 
     def iterate(
         self, condition: Condition, rest: Tensors, *, apply: Apply, target: Tensor
@@ -83,48 +55,60 @@ class ConjugateGradient(Iterative):
         p, rho = z, dot(r, z)
         stop = target.square()
         active = (_square(r, z, rho) > stop) & (rho > 0)
-        steepest, code = torch.zeros_like(rho), torch.zeros_like(rho, dtype=torch.int64)
-        best, least, away = x, _square(r, z, rho), torch.zeros_like(active)
+        seen, best, least = _Curvatures(rest, rho), x, _square(r, z, rho)
         products = torch.zeros_like(rho, dtype=torch.int64)
         for _ in range(self.iterations):
-            if rho.device.type == "cpu" and not active:
+            if idle(active):
                 break
             product = condition.hvp(p)
             if self.damping:
                 product = add_scaled(product, self.damping, p)
-            curvature, square = dot(p, product), dot(p, p)
+            curvature = dot(p, product)
             products = products + active
-            slope = _ratio(dot(product, product), square, square > 0).sqrt()
-            steepest = torch.where(slope.isfinite(), torch.maximum(steepest, slope), steepest)
-            lost = lost_in_rounding(rest)
-            bound = lost * steepest * square
-            flat = active & ~(curvature > bound) & ~curvature.isnan()
-            away = away | (flat & (curvature >= -bound))
-            # A semidefinite H leaves little of p where it leaves little of p^T H p.
-            null = flat & (slope.square() <= lost * steepest.square())
-            code = code_where(flat, Outcome.NEGATIVE_CURVATURE, code)
-            code = code_where(null, Outcome.SINGULAR, code)
-            active = active & ~flat & ~curvature.isnan()
-            step = _ratio(rho, curvature, active)
+            active = seen.positive(p, product, curvature, active)
+            step = ratio(rho, curvature, active)
             x, r = add_scaled(x, step, p), add_scaled(r, -step, product)
             z = apply(r)
             new = torch.where(active, dot(r, z), rho)
-            turn = _ratio(new, rho, active)
+            turn = ratio(new, rho, active)
             p = add_scaled(z, turn, p)
             left = _square(r, z, new)
             rho, active = new, active & (left > stop) & (new > 0)
             best = where(left < least, x, best)
             least = torch.minimum(left, least)
         # Up to a curvature that is lost, iterates run away along what cannot be solved.
-        return LinearSolution(where(away, best, x), Info(products=products, code=code))
+        return LinearSolution(where(seen.lost, best, x), Info(products=products, code=seen.code))
+
+
+class _Curvatures:
+    """Judges the curvatures that were met.
+
+    Attributes:
+        code: of the outcome, 0 while all are positive.
+        lost: whether one was lost in rounding, be it of either sign.
+    """
+
+    def __init__(self, rest: Tensors, like: Tensor) -> None:
+        self.code = torch.zeros_like(like, dtype=torch.int64)
+        self.lost = torch.zeros_like(like, dtype=torch.bool)
+        self._part, self._steepest = lost_in_rounding(rest), torch.zeros_like(like)
+
+    def positive(self, p: Tensors, product: Tensors, curvature: Tensor, active: Tensor) -> Tensor:
+        """Whether to go on along p: ``p^T H p`` is positive by more than rounding."""
+        square = dot(p, p)
+        slope = ratio(dot(product, product), square, square > 0).sqrt()
+        steeper = slope.isfinite() & (slope > self._steepest)
+        self._steepest = torch.where(steeper, slope, self._steepest)
+        bound = self._part * self._steepest * square
+        flat = active & (curvature <= bound)
+        self.lost = self.lost | (flat & (curvature >= -bound))
+        # A semidefinite H leaves little of p where it leaves little of p^T H p.
+        null = flat & (slope.square() <= self._part * self._steepest.square())
+        self.code = code_where(flat, Outcome.NEGATIVE_CURVATURE, self.code)
+        self.code = code_where(null, Outcome.SINGULAR, self.code)
+        return active & (curvature > bound)
 
 
 def _square(r: Tensors, z: Tensors, rho: Tensor) -> Tensor:
     """``r^T r``, which is rho = r^T z where nothing is preconditioned."""
     return rho if z is r else dot(r, r)
-
-
-def _ratio(a: Tensor, b: Tensor, active: Tensor) -> Tensor:
-    """``a / b`` where active, else 0; never divides by what is not positive."""
-    safe = torch.where(active, b, torch.ones_like(b))
-    return torch.where(active, a / safe, torch.zeros_like(a))

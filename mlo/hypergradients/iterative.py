@@ -20,7 +20,7 @@ from mlo.hypergradients.preconditioners import (
 )
 from mlo.solve import LinearSolution
 from mlo.types import Tensors
-from mlo.vectors import add_scaled, detached, dot, finite, norm, rounding, where, zeros_like
+from mlo.vectors import add_scaled, detached, dot, finite, norm, where, zeros_like
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
@@ -133,11 +133,3 @@ class Iterative(Implicit):
             return memory.factors, 0
         memory.factors = self.prepare(condition)
         return memory.factors, memory.factors.products
-
-
-def lost_in_rounding(like: Tensors) -> float:
-    """The part of |H| below which no digit of a curvature is left.
-
-    Ten units of rounding, but never more than 1e-5: half precision would bear no condition number.
-    """
-    return min(10.0 * rounding(like), 1e-5)

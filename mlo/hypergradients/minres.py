@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mlo.hypergradients.fields import check_flag, check_number, check_whole
-from mlo.hypergradients.iterative import Iterative, lost_in_rounding
-from mlo.hypergradients.preconditioners import Apply, Preconditioner, find_preconditioner
+from mlo.hypergradients.krylov import Krylov, idle, lost_in_rounding, ratio
+from mlo.hypergradients.preconditioners import Apply
 from mlo.hypergradients.registry import register
 from mlo.records import Info, Outcome, code_where
 from mlo.solve import LinearSolution
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @register("minres")
 @dataclasses.dataclass(frozen=True)
-class Minres(Iterative):
+class Minres(Krylov):
     r"""Minimal residuals on ``(H + damping I) u = v``, for a symmetric H of any signs.
 
     Every iterate has the smallest residual of its Krylov space, in the norm of M^{-1}; so the
@@ -45,43 +44,13 @@ class Minres(Iterative):
     residual of the iterate before is that of least squares, its part in the null space means
     nothing. With fewer iterations the outcome is `limit`.
 
-    On a CPU it stops as soon as the tolerance is met. On an accelerator that would mean waiting
-    for it in every iteration, so there all `iterations` are launched, and those after convergence
-    change nothing.
-
     Sources: Paige and Saunders, "Solution of sparse indefinite systems of linear equations", SIAM
     Journal on Numerical Analysis 12, 1975; with M: Elman, Silvester and Wathen, "Finite elements
     and fast iterative solvers", 2nd edition, algorithm 4.1; the singular case: Choi, Paige and
     Saunders, SISC 33, 2011.
 
-    Args:
-        iterations: upper bound on the iterations.
-        tolerance: relative residual at which it stops.
-        damping: added to the diagonal of H.
-        preconditioner: a positive definite M: `"diagonal"`, `"optimizer"`, an instance such as
-            `Diagonal(probes=4)`, or `None` for none.
-        warm_start: begin from the adjoint that was found last.
-
-    Raises:
-        ConfigurationError: a setting is out of its range.
+    Args: those of `Krylov`.
     """
-
-    iterations: int = 20
-    tolerance: float = 1e-6
-    damping: float = 0.0
-    preconditioner: str | Preconditioner | None = None
-    warm_start: bool = False
-
-    def __post_init__(self) -> None:
-        check_whole(self, "iterations", least=1)
-        check_number(self, "tolerance")
-        check_number(self, "damping")
-        check_flag(self, "warm_start")
-        find_preconditioner(self.preconditioner)
-
-    def work(self, size: int) -> int:
-        """One product an iteration, and one at the end."""
-        return self.iterations + self.overhead(size)
 
     def iterate(
         self, condition: Condition, rest: Tensors, *, apply: Apply, target: Tensor
@@ -95,11 +64,12 @@ class Minres(Iterative):
         w_old = w = p_old = p = zeros_like(rest)  # p = A w, with the norm 1 in that of M^{-1}
         lost, products = torch.zeros_like(active), torch.zeros_like(active, dtype=torch.int64)
         for _ in range(self.iterations):
-            if _idle(active):
+            if idle(active):
                 break
             products, v = products + active, basis.v
             product = add_scaled(condition.hvp(v), self.damping, v)
-            largest = torch.maximum(largest, _ratio(norm(product), norm(v)))
+            length = norm(v)
+            largest = torch.maximum(largest, ratio(norm(product), length, length > 0))
             epsilon, delta, gamma = turned.advance(*basis.advance(product))
             w_old, w = w, add_scaled(add_scaled(v, -epsilon, w_old), -delta, w)
             p_old, p = p, add_scaled(add_scaled(product, -epsilon, p_old), -delta, p)
@@ -162,21 +132,11 @@ class _Rotations:
         delta, bar = self.cos * bent + self.sin * on, self.cos * on - self.sin * bent
         gamma = torch.hypot(bar, below)
         self._cos_old, self._sin_old = self.cos, self.sin
-        self.cos, self.sin = _ratio(bar, gamma), _ratio(below, gamma)
+        self.cos, self.sin = ratio(bar, gamma, gamma > 0), ratio(below, gamma, gamma > 0)
         return epsilon, delta, gamma
-
-
-def _idle(active: Tensor) -> bool:
-    """Whether there is nothing left to do, where asking does not wait for a device."""
-    return active.device.type == "cpu" and not active
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """``a / b``, or 0 where b is."""
-    return torch.where(b > 0, a / torch.where(b > 0, b, torch.ones_like(b)), torch.zeros_like(a))
 
 
 def _over(vector: Tensors, length: Tensor) -> Tensors:
     """``vector / length``, or 0 where that is 0."""
-    scale = _ratio(torch.ones_like(length), length)
+    scale = ratio(torch.ones_like(length), length, length > 0)
     return tuple(x * scale.to(x.dtype) for x in vector)

@@ -11,106 +11,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import mlo
 from mlo.configuration import configure
 from mlo.errors import ConfigurationError, DeclarationError
 from mlo.metrics import Metric, by_key
 from mlo.recipe import Carry
-from mlo.recipe_run import Job, run_recipe
 from problems.datasets import stream
 from problems.lfm import programs
 from problems.lfm import recipe as recipes
 from problems.lfm.config import ReweightingConfig
-from problems.lfm.evaluation import training_weights
 from problems.lfm.programs import lfm_engine, plain_engine
 from problems.lfm.recipe import recipe
 from problems.lfm.report import NETWORKS, WEIGHTS
 from problems.lfm.task import make_task, part_seed
 from problems.models import conv_classifier
 
-SMALL = {"seeds": 2, "ticks": 8, "width": 4, "features": 8, "evaluations": 4}
+from . import small_lfm
+from .small_lfm import accuracies, config, final_weights, metrics, repeat, same, states, table
 
-
-@pytest.fixture(autouse=True)
-def float32(float64):
-    torch.set_default_dtype(torch.float32)  # the precision of the images
-
-
-def config(**settings) -> ReweightingConfig:
-    return ReweightingConfig(**{**SMALL, **settings})
-
-
-def metrics(**settings):
-    return run_recipe(recipe, config(**settings), Job(quiet=True))
-
-
-def table(settings, found):
-    (drawn,) = recipe.tables(config(**settings), found)
-    columns = {column.header: list(column.cells) for column in drawn.columns}
-    assert len(set(map(len, columns.values()))) == 1
-    return columns
-
-
-def repeat(settings, seed=0, *, looking=True, leaving_out=()):
-    """The stages of one seed: name -> (engine, result)."""
-    done = {}
-    for stage in recipe.stages(settings):
-        if stage.name in leaving_out:
-            continue
-        with stage.seeded(seed):
-            made = stage.build(settings, seed, Carry())
-            evaluate = made.evaluate if looking else {}
-            done[stage.name] = made.engine, made.engine.run(stage.ticks, evaluate=evaluate)
-    return done
-
-
-def accuracies(done):
-    """Network -> its accuracies along the run."""
-    curves = {}
-    for network, (stage, evaluation, metric) in NETWORKS.items():
-        if stage not in done:
-            continue
-        of = [e for e in done[stage][1].evaluations if e.name == evaluation]
-        curves[network] = [(e.tick + 1, e.metrics[metric]) for e in of]
-    return curves
-
-
-def final_weights(done, settings, seed=0):
-    """Weights of all training examples by the networks as they are in the end."""
-    modules = {name: p.module for name, p in done["LFM"][0].problems.items()}
-    data = make_task(settings, seed)
-    return data, training_weights(modules["validator"], modules["learner"], data.train, data.valid)
-
-
-@pytest.fixture
-def engines(monkeypatch):
-    """The engines of the repetitions that the test makes."""
-    made = []
-
-    def keeping(make):
-        def kept(*args):
-            made.append(make(*args))
-            return made[-1]
-
-        return kept
-
-    for make in (plain_engine, lfm_engine):
-        monkeypatch.setattr(recipes, make.__name__, keeping(make))
-    return made
-
-
-def states(engines):
-    """Copies of all parameters and buffers."""
-    return {
-        (run, name, key): value.clone()
-        for run, engine in enumerate(engines)
-        for name, problem in engine.problems.items()
-        for key, value in problem.module.state_dict().items()
-    }
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+engines, float32 = small_lfm.engines, small_lfm.float32
 
 
 def test_every_seed_has_its_metrics_and_they_are_drawn_as_a_table():
@@ -363,28 +281,6 @@ def test_a_setting_that_does_not_suit_the_data_is_refused_before_a_run():
             recipe.check(config(**settings))
     assert set(recipe.engine(config(), 0).problems) == {"learner", "relearner", "validator"}
     assert set(recipe.engine(config(), 0, "plain").problems) == {"learner"}
-
-
-@pytest.mark.parametrize("lookahead", [True, False])
-@pytest.mark.parametrize("name", sorted(set(mlo.methods()) - {"direct", "forward-mode"}))
-def test_every_method_that_can_be_named_moves_all_problems(engines, name, lookahead):
-    chosen = config(hypergradient=name, lookahead=lookahead, width=2, features=4, ticks=2, seeds=1)
-    found = run_recipe(recipe, chosen, Job(quiet=True))
-    assert all(0 <= m.value <= 1 for m in found if m.name == "accuracy")
-    before = states([lfm_engine(chosen, 0, make_task(chosen, 0))])
-    after = states(engines[2:])
-    moved = {key[1] for key, value in before.items() if not torch.equal(value, after[key])}
-    assert moved == {"learner", "relearner", "validator"}
-
-
-def test_tangents_of_all_weights_are_refused_with_the_reason():
-    with pytest.raises(DeclarationError, match=r"'relearner'.*ForwardMode.*tangents.*Unrolled"):
-        metrics(hypergradient="forward-mode")
-
-
-def test_the_method_that_answers_nothing_is_refused_with_the_reason():
-    with pytest.raises(DeclarationError, match=r"'validator'.*Direct"):
-        metrics(hypergradient="direct")
 
 
 @pytest.mark.parametrize(

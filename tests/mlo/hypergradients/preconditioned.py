@@ -1,9 +1,10 @@
-"""Preconditioners written out, and right-hand sides, for the tests of solvers."""
+"""Preconditioners written out, right-hand sides and the textbook method, for tests of solvers."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from mlo.hypergradients.preconditioners import Preconditioner, Preconditioning
@@ -34,3 +35,24 @@ def chosen(kind, n):
     """M^{-1}, and the preconditioner that applies it."""
     inverse = torch.eye(n) if kind is None else positive(n)
     return inverse, None if kind is None else Given(inverse)
+
+
+def fixed(matrix):
+    """The preconditioner M."""
+    return Given(torch.linalg.inv(matrix))
+
+
+def textbook(a, b, inverse, iterations, x=None):
+    """Preconditioned conjugate gradients, in the words of a textbook, with numpy."""
+    x = np.zeros_like(b) if x is None else x
+    r = b - a @ x
+    z = inverse @ r
+    p, rz = z, r @ z
+    for _ in range(iterations):
+        ap = a @ p
+        step = rz / (p @ ap)
+        x, r = x + step * p, r - step * ap
+        z = inverse @ r
+        rz, before = r @ z, rz
+        p = z + rz / before * p
+    return x

@@ -12,7 +12,7 @@ import torch
 import mlo
 from mlo import ConjugateGradient, Outcome
 
-from .fixed import Fixed, textbook
+from .preconditioned import fixed, textbook
 from .quadratics import answer, condition_of, relative, split, symmetric
 
 SPECTRA = {
@@ -202,7 +202,7 @@ def test_preconditioned_iterates_are_those_of_the_textbook(iterations, damping):
     (hessian, _), (m, _) = symmetric(PRECONDITIONED), symmetric(MIDDLE, seed=4)
     v = right_side(8)
     method = ConjugateGradient(
-        iterations=iterations, tolerance=0.0, damping=damping, preconditioner=Fixed(m)
+        iterations=iterations, tolerance=0.0, damping=damping, preconditioner=fixed(m)
     )
     found, info = answer(method, hessian, v)
     damped = (hessian + damping * torch.eye(8)).numpy()
@@ -222,7 +222,7 @@ def test_preconditioned_it_stops_by_the_euclidean_residual_as_scipy_does():
         expected, _ = scipy.sparse.linalg.cg(
             hessian.numpy(), v.numpy(), rtol=tolerance, atol=0.0, M=inverse, callback=steps.append
         )
-        method = ConjugateGradient(iterations=300, tolerance=tolerance, preconditioner=Fixed(m))
+        method = ConjugateGradient(iterations=300, tolerance=tolerance, preconditioner=fixed(m))
         found, info = answer(method, hessian, v)
         assert info.outcome is Outcome.CONVERGED
         assert int(info.products) == len(steps) + 1
@@ -233,7 +233,7 @@ def test_preconditioned_it_stops_by_the_euclidean_residual_as_scipy_does():
 def test_with_the_hessian_as_preconditioner_one_iteration_is_exact():
     hessian, _ = symmetric(PRECONDITIONED)
     v = right_side(8)
-    found, info = answer(ConjugateGradient(preconditioner=Fixed(hessian)), hessian, v)
+    found, info = answer(ConjugateGradient(preconditioner=fixed(hessian)), hessian, v)
     assert relative(found, torch.linalg.solve(hessian, v)) < 1e-13
     assert int(info.products) == 2
 
@@ -245,7 +245,7 @@ def test_iterations_fall_with_the_condition_number_of_the_preconditioned_hessian
     hessian, v = scale @ core @ scale, right_side(60)
     bare = ConjugateGradient(iterations=600, tolerance=1e-9)
     _, without = answer(bare, hessian, v)
-    method = dataclasses.replace(bare, preconditioner=Fixed(scale @ scale))
+    method = dataclasses.replace(bare, preconditioner=fixed(scale @ scale))
     found, info = answer(method, hessian, v)
     assert relative(found, torch.linalg.solve(hessian, v)) < 1e-6
     # The error in the energy norm is halved at the rate of condition number 2; the Euclidean
@@ -261,7 +261,7 @@ def test_the_identity_as_preconditioner_changes_not_one_bit():
     v = right_side(8)
     for iterations in range(1, 9):
         bare = ConjugateGradient(iterations=iterations, tolerance=0.0)
-        unit = dataclasses.replace(bare, preconditioner=Fixed(torch.eye(8)))
+        unit = dataclasses.replace(bare, preconditioner=fixed(torch.eye(8)))
         (a, _), (b, _) = answer(bare, hessian, v), answer(unit, hessian, v)
         assert torch.equal(a, b)
 
@@ -269,7 +269,7 @@ def test_the_identity_as_preconditioner_changes_not_one_bit():
 def test_a_preconditioner_that_is_not_definite_is_no_answer_that_looks_right():
     (hessian, _), (m, _) = symmetric(PRECONDITIONED), symmetric(MIDDLE, seed=4)
     found, info = answer(
-        ConjugateGradient(iterations=50, preconditioner=Fixed(-m)), hessian, right_side(8)
+        ConjugateGradient(iterations=50, preconditioner=fixed(-m)), hessian, right_side(8)
     )
     assert found.isfinite().all()
     assert info.outcome is Outcome.LIMIT

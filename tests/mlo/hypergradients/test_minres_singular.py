@@ -100,7 +100,7 @@ def test_iterations_after_the_end_change_nothing(case, monkeypatch):
     else:
         matrix, v, _, _ = singular(9, 1, compatible=False)
     stopped, info = answer(Minres(iterations=60), matrix, v)
-    monkeypatch.setattr(minres, "_idle", lambda active: False)
+    monkeypatch.setattr(minres, "idle", lambda active: False)
     found, same = answer(Minres(iterations=60), matrix, v)
     assert torch.equal(found, stopped)
     assert (same.outcome, int(same.products)) == (info.outcome, int(info.products))

@@ -9,7 +9,7 @@ import mlo
 from mlo import Neumann, Outcome
 from mlo.testing import Verdict, check_method, closed_forms
 
-from .fixed import Fixed
+from .preconditioned import fixed
 from .quadratics import answer, condition_of, relative, split, symmetric
 
 EIGENVALUES = [0.05, 0.4, 1.0, 1.9, 3.0, 5.5]
@@ -86,7 +86,7 @@ def test_the_outcome_says_whether_the_series_converged(case):
 def test_preconditioned_sums_are_those_of_the_matrices(terms, rates, alpha):
     (hessian, _), (m, _) = symmetric(EIGENVALUES), symmetric([0.5, 0.7, 1, 2, 3, 4.0], seed=2)
     v = torch.randn(6)
-    method = Neumann(terms=terms, alpha=alpha, preconditioner=Fixed(m))
+    method = Neumann(terms=terms, alpha=alpha, preconditioner=fixed(m))
     found, info = answer(method, hessian, v, rates=rates)
     root = torch.tensor([rates[0]] + [rates[1]] * 2 + [rates[2]] * 3).sqrt()
     if alpha is not None:
@@ -113,13 +113,13 @@ def test_divergence_is_judged_in_the_norm_in_which_the_series_contracts():
     v = torch.tensor([1.0, 0.0, 0.0, 0.0])
     outcomes, residuals = [], []
     for terms in range(1, 200, 20):
-        _, info = answer(Neumann(terms=terms, alpha=1.0, preconditioner=Fixed(m)), hessian, v)
+        _, info = answer(Neumann(terms=terms, alpha=1.0, preconditioner=fixed(m)), hessian, v)
         outcomes.append(info.outcome)
         residuals.append(float(info.residual))
     assert max(residuals) > 1
     assert Outcome.DIVERGED not in outcomes
     assert outcomes[-1] is Outcome.CONVERGED
-    _, info = answer(Neumann(terms=50, alpha=3.0, preconditioner=Fixed(m)), hessian, v)
+    _, info = answer(Neumann(terms=50, alpha=3.0, preconditioner=fixed(m)), hessian, v)
     assert info.outcome is Outcome.DIVERGED
 
 
@@ -145,7 +145,7 @@ def test_an_automatic_step_converges_where_a_series_can(case, preconditioned):
         symmetric(eigenvalues),
         symmetric([0.01] * (n - 1) + [0.015], seed=3),
     )
-    preconditioner = Fixed(m) if preconditioned else None
+    preconditioner = fixed(m) if preconditioned else None
     method = Neumann(terms=terms, alpha="auto", preconditioner=preconditioner)
     found, info = answer(method, hessian, vectors.sum(1))
     assert info.outcome is outcome

@@ -12,7 +12,7 @@ from mlo import ConjugateGradient, Neumann, Outcome
 from mlo.hypergradients import Diagonal
 from mlo.testing import Verdict, check_method, lfm_shaped, quadratic
 
-from .fixed import Fixed, textbook
+from .preconditioned import fixed, textbook
 from .quadratics import condition_of, joined, relative, split, symmetric
 
 EIGENVALUES = torch.linspace(1.0, 30.0, 40).tolist()
@@ -67,7 +67,7 @@ def test_the_guess_is_the_multiple_with_the_smallest_rest(iterations, preconditi
         iterations=iterations,
         tolerance=0.0,
         damping=damping,
-        preconditioner=Fixed(m) if preconditioned else None,
+        preconditioner=fixed(m) if preconditioned else None,
         warm_start=True,
     )
     found, info, _ = ask(method, hessian, v, split(last))
@@ -148,7 +148,7 @@ def test_a_series_goes_on_where_it_stopped(settings):
     b = 0.04 * torch.eye(40)
     if "preconditioner" in settings:
         m, _ = symmetric(torch.linspace(1.0, 2.0, 40).tolist(), seed=5)
-        settings = {"preconditioner": Fixed(m), "alpha": 0.04}
+        settings = {"preconditioner": fixed(m), "alpha": 0.04}
         b = 0.04 * torch.linalg.inv(m)
     method = Neumann(terms=6, warm_start=True, **settings)
     if method.alpha == "auto":
