@@ -80,7 +80,8 @@ def test_records_and_methods_are_frozen(name):
 
 def test_documented_arguments_are_those_of_the_signature():
     for kind in (mlo.Engine, mlo.Problem, mlo.Neumann, mlo.ConjugateGradient, mlo.FiniteDifference):
-        section = kind.__doc__.split("Args:\n")[1].split("\n\n")[0]
+        text = next(c.__doc__ for c in kind.__mro__ if c.__doc__ and "Args:\n" in c.__doc__)
+        section = text.split("Args:\n")[1].split("\n\n")[0]
         indent = len(section) - len(section.lstrip())
         lines = [line[indent:] for line in section.splitlines()]
         documented = [line.split(":")[0] for line in lines if line and not line.startswith(" ")]

@@ -19,7 +19,7 @@ import mlo.update
 from mlo.condition import Condition
 from mlo.errors import CheckError
 from mlo.optimizer_steps import STEP_RULES
-from mlo.site import Site
+from mlo.site import Site, _Place
 from mlo.sweep import Sweep
 from mlo.testing import check_hypergradient
 from mlo.update import Step
@@ -136,15 +136,14 @@ def with_tangents_that_are_too_long(monkeypatch):
 
 def as_if_nested_were_partial(monkeypatch):
     """Conditions are those of a problem to which nobody answers."""
-    plain = Site.condition
+    plain = _Place.objective
 
-    def partial(self, params, context, needed):
-        graph = self.sweep.program.graph
+    def partial(self, w, c):
         with monkeypatch.context() as patch:
-            patch.setattr(graph, "nested", "partial")
-            return plain(self, params, context, needed)
+            patch.setattr(self.sweep.program.graph, "nested", "partial")
+            return plain(self, w, c)
 
-    monkeypatch.setattr(Site, "condition", partial)
+    monkeypatch.setattr(_Place, "objective", partial)
 
 
 def long_steps():
