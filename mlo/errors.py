@@ -12,15 +12,21 @@ MloError
  |    +-- ClosureError       a loss that uses what it was not handed
  |    +-- CheckpointingError activation checkpointing inside a loss
  |    +-- DoubleBackwardError an operation of the loss has no second derivative
+ |    +-- ReplayError        a loss that gives another value when it is evaluated again
+ |    +-- NonfiniteError     a NaN or an infinity in a loss, gradient, adjoint or parameter
+ |    +-- SolveError         lower problems that diverge, or whose systems are not solved
  +-- StreamError             a data stream that is empty, exhausted or of the wrong kind
  +-- ConfigurationError      a recipe, option or name that does not exist
  |    +-- RunFolderError     a run folder that is taken, in use, or none
  +-- CarryError              a stage of a recipe hands on, or asks for, what cannot be handed on
+ +-- CheckpointError         a checkpoint that cannot be written, is damaged, or of another program
  +-- DataError               a data set that is absent, damaged or too small
  +-- CheckError              a method or a hypergradient that is not what it should be
  |    +-- StationarityError  a lower problem that could not be solved for a check
 
 HypergradientWarning          a hypergradient that was returned but cannot be relied on
+ResumeWarning                 something that will not, or did not, go on exactly where it was
+Interrupted                   (a KeyboardInterrupt) a run that a signal ended after a whole tick
 
 Messages name the problem and the argument, what was expected, what was found, and what to do.
 """
@@ -79,6 +85,18 @@ class DoubleBackwardError(EvaluationError):
     """An operation of the loss has no second derivative."""
 
 
+class ReplayError(EvaluationError):
+    """A loss gives another value when it is evaluated again on one batch and random state."""
+
+
+class NonfiniteError(EvaluationError):
+    """A NaN or an infinity appeared in a loss, a gradient, an adjoint or a parameter."""
+
+
+class SolveError(EvaluationError):
+    """A lower problem diverges, or its linear systems are not solved, beyond what was allowed."""
+
+
 class DeviceError(DeclarationError):
     """A device that cannot be used here, or a module that stayed elsewhere."""
 
@@ -99,6 +117,10 @@ class CarryError(MloError):
     """A stage of a recipe hands on what no file can hold, or asks for what none has handed on."""
 
 
+class CheckpointError(MloError):
+    """A checkpoint cannot be written, is damaged, or belongs to another program."""
+
+
 class DataError(MloError):
     """A data set is absent, damaged or too small for what is asked of it."""
 
@@ -113,6 +135,22 @@ class StationarityError(CheckError):
 
 class HypergradientWarning(UserWarning):
     """A solve or a difference failed; the hypergradient returned cannot be relied on."""
+
+
+class ResumeWarning(UserWarning):
+    """Something will not go on exactly where it was when a run is resumed, or did not."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a run after a whole tick; the message says how to go on.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def described(error: BaseException) -> str:
