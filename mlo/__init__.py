@@ -2,6 +2,8 @@
 
 from mlo import errors
 from mlo.callbacks.base import Callback, Stop
+from mlo.checkpoint_file import read_checkpoint
+from mlo.checkpoints import Checkpoints
 from mlo.condition import Condition
 from mlo.engine import Engine
 from mlo.errors import MloError
@@ -35,6 +37,7 @@ from mlo.moves import Move
 from mlo.own_loop import solution
 from mlo.problem import Problem
 from mlo.records import (
+    CheckpointRecord,
     EvaluationRecord,
     Info,
     MoveRecord,
@@ -50,6 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Callback",
+    "CheckpointRecord",
+    "Checkpoints",
     "Condition",
     "ConjugateGradient",
     "Dense",
@@ -91,6 +96,7 @@ __all__ = [
     "errors",
     "make_method",
     "methods",
+    "read_checkpoint",
     "register",
     "solution",
 ]

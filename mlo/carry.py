@@ -81,6 +81,11 @@ class Carry(Mapping[str, Any]):
         more._values = {**self._values, **more._values}
         return more
 
+    def plain(self) -> dict[str, Any]:
+        """A copy of all values."""
+        copy: dict[str, Any] = _plain(self._values, "")
+        return copy
+
     def save(self, path: pathlib.Path) -> None:
         """Write the file in one step."""
         buffer = io.BytesIO()

@@ -30,3 +30,11 @@ def find_device(device: torch.device | str) -> torch.device:
 def accelerators(tensors: Iterable[Tensor]) -> tuple[torch.device, ...]:
     """The devices of the tensors that have a random state of their own."""
     return tuple({t.device for t in tensors if t.device.type not in ("cpu", "meta")})
+
+
+def generating(used: Iterable[torch.device]) -> tuple[torch.device, ...]:
+    """All devices whose random states may be drawn from: those used, and those in use at all."""
+    found = dict.fromkeys(used)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found |= dict.fromkeys(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
+    return tuple(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,23 +12,29 @@ import torch
 from torch import Tensor
 
 from mlo.callbacks.base import Watchers
+from mlo.checkpoint_file import read_checkpoint, write_checkpoint
+from mlo.checkpoints import Checkpoints
 from mlo.declared import Levels
 from mlo.devices import find_device
+from mlo.engine_state import engine_state, load_engine_state
 from mlo.errors import (
     DeclarationError,
     EvaluationError,
     listed,
     nearest,
 )
+from mlo.evaluations import Evaluations
 from mlo.graph import DependencyGraph
-from mlo.loop import Evaluations, run_loop
+from mlo.loop import Loop
 from mlo.mover import Mover
 from mlo.problem import Problem
 from mlo.program import compile_program
+from mlo.progress import Progress
 from mlo.records import MoveRecord, ResponseRecord, StartRecord, TickRecord
 from mlo.response import warn_of_failure
 from mlo.run_length import at_least_one, run_length
 from mlo.run_result import RunResult
+from mlo.saving import Saving
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
 from mlo.vectors import dense, filled
@@ -203,6 +211,8 @@ class Engine:
         callbacks: Sequence[object] = (),
         evaluate: Mapping[str, tuple[Callable[..., Any], int]] | None = None,
         record_every: int = 1,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
     ) -> RunResult:
         """Make `ticks` ticks, or as many as complete `epochs` epochs.
 
@@ -218,11 +228,17 @@ class Engine:
                 vector [N]}, draws on no random state of the run, and leaves the modules' modes as
                 they were. Of a vector its mean is the metric; its distribution is recorded too.
             record_every: keep every n-th tick record in the result.
+            checkpoints: where and how often to save the state of the run.
+            resume: go on from the newest of these states, if there is one; `ticks` and `epochs`
+                then count from where that run began.
 
         Returns:
             Records, evaluations and how it ended. A callback that returns `Stop` ends it early.
 
         Raises:
+            CheckpointError: a state cannot be saved, or not be taken up (see `load`).
+            Interrupted: while states are saved, SIGTERM or Ctrl-C came; the last tick was
+                finished and saved.
             DeclarationError: neither or both of `ticks` and `epochs`, or an evaluation that reads
                 what is not a problem, or a callback without any of a callback's methods.
             EvaluationError: (one of its kinds) a loss or an evaluation failed.
@@ -230,19 +246,76 @@ class Engine:
         """
         check_mode()
         self._program.check_unchanged()
-        total = run_length(
-            ticks,
-            epochs,
-            schedule=self.schedule,
-            streams=self._streams,
-            tick=self.tick,
-            counts=self._counts,
-        )
         evaluations = Evaluations(self._program, evaluate or {})
         watchers = Watchers(callbacks)
-        start = StartRecord(total, tuple(self.problems), str(self.graph), self.graph.plain())
         kept = at_least_one("record_every", record_every)
-        return run_loop(self.step, start, watchers, evaluations, kept)
+        if resume and checkpoints is None:
+            raise DeclarationError(
+                "Engine.run(resume=True) needs checkpoints=, the folder with the states of the run"
+            )
+        saving = Saving(self, checkpoints)
+        length = functools.partial(
+            run_length, schedule=self.schedule, streams=self._streams, counts=self._counts
+        )
+        # Before anything is loaded, so that a wrong number is a mistake that changes nothing.
+        total = length(ticks, epochs, tick=self.tick)
+        progress = saving.resumed(watchers, resume=resume)
+        if progress is None:
+            progress = Progress(total, epochs)
+        else:
+            progress.towards(ticks, epochs)
+        start = StartRecord(
+            progress.total, tuple(self.problems), str(self.graph), self.graph.plain(), progress.done
+        )
+        return Loop(self.step, watchers, evaluations, saving, kept).run(start, progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run changes, between two ticks, as plain values.
+
+        Parameters, buffers, optimizers, schedulers, recorded moves, states of methods, schedule,
+        positions of the data streams, and random states of Python, NumPy and PyTorch on all
+        devices. Tensors are those of the engine, as in `torch.nn.Module.state_dict`: save them, or
+        copy them, before the next tick.
+
+        Raises:
+            CheckpointError: a part cannot be held by a file; the message names it.
+        """
+        return engine_state(self)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, other_versions: bool = False) -> None:
+        """Go on from a state, exactly: every later bit is that of the engine which it is of.
+
+        Args:
+            state: what `state_dict` returned, of an engine that was built by the same code.
+            other_versions: take it although other versions of this library or of torch made it.
+
+        Raises:
+            CheckpointError: it is of another program or version (the message lists the
+                differences), or does not come back as it was; the engine is then as it was before.
+
+        Warns:
+            ResumeWarning: a data stream cannot go on where it was.
+        """
+        load_engine_state(self, state, other_versions=other_versions)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `state_dict` to a file, in one step and with a checksum of the whole.
+
+        Raises:
+            CheckpointError: it cannot be written; what was there before is untouched.
+        """
+        write_checkpoint(path, {"engine": self.state_dict()})
+
+    def load(self, path: str | os.PathLike[str], *, other_versions: bool = False) -> None:
+        """Go on from a file of `save`, or from a state that a run has saved; see `load_state_dict`.
+
+        Opening the file never executes code in it.
+
+        Raises:
+            CheckpointError: it is absent, damaged, or of another program or version.
+        """
+        state = read_checkpoint(path).get("engine", {})
+        self.load_state_dict(state, other_versions=other_versions)
 
 
 def check_mode() -> None:

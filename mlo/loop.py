@@ -1,146 +1,88 @@
-"""The loop of a run: ticks, evaluations, callbacks, and how it ended."""
+"""The loop of a run: ticks, evaluations, callbacks, states that are saved, and how it ended."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from collections.abc import Callable
 
 from mlo.callbacks.base import Stop, Watchers
-from mlo.distribution import Distribution, is_vector
-from mlo.errors import DeclarationError, EvaluationError, described, listed, nearest
-from mlo.notes import noting
-from mlo.program import Program
-from mlo.reads import Reads, declared_reads
-from mlo.records import (
-    EvaluationRecord,
-    MoveRecord,
-    StartRecord,
-    TickRecord,
-)
+from mlo.errors import Interrupted, described
+from mlo.evaluations import Evaluations
+from mlo.interruptions import Interruptions
+from mlo.progress import Progress
+from mlo.records import MoveRecord, StartRecord, TickRecord
 from mlo.run_result import RunResult, Status
+from mlo.saving import Saving
 
 Step = Callable[[Callable[[MoveRecord], None]], TickRecord]
 
 
-class Evaluations:
-    """Functions that look at the modules every so many ticks and return metrics."""
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """What a run is made of.
 
-    def __init__(
-        self, program: Program, declared: Mapping[str, tuple[Callable[..., Any], int]]
-    ) -> None:
-        self.program = program
-        self.functions: dict[str, tuple[Callable[..., Any], Reads, int]] = {}
-        if not isinstance(declared, Mapping):
-            raise DeclarationError(
-                "Engine.run(evaluate=...) must map names to (function, every), got "
-                f"{type(declared).__name__}; write {{'test': (function, 100)}}"
-            )
-        for name, pair in declared.items():
-            function, every = _pair(name, pair)
-            reads = declared_reads(function, owner=f"evaluation '{name}'")
-            unknown = [r for r in reads.names if r not in program.problems]
-            if unknown:
-                raise DeclarationError(
-                    f"evaluation '{name}' reads {listed(unknown)}, which is no problem"
-                    f"{nearest(unknown[0], program.problems)} (problems: "
-                    f"{listed(program.problems)}); give other arguments a default"
-                )
-            self.functions[name] = (function, reads, every)
+    Attributes:
+        step: makes one tick.
+        watchers: the callbacks.
+        evaluations: what is to be evaluated.
+        saving: saves states, where that is asked for.
+        record_every: of how many tick records one is kept for the result.
+    """
 
-    def make(self, tick: int, *, due: bool) -> list[EvaluationRecord]:
-        """Make those that are due after `tick`, counted from 0, or those that are not."""
-        return [
-            self._evaluate(name, function, reads, tick)
-            for name, (function, reads, every) in self.functions.items()
-            if ((tick + 1) % every == 0) is due
-        ]
+    step: Step
+    watchers: Watchers
+    evaluations: Evaluations
+    saving: Saving
+    record_every: int
 
-    def _evaluate(
-        self, name: str, function: Callable[..., Any], reads: Reads, tick: int
-    ) -> EvaluationRecord:
-        started = time.perf_counter()
-        modules = {read: self.program.problems[read].module for read in reads.names}
-        with self.program.undisturbed(), torch.no_grad():
-            for module in modules.values():
-                module.eval()
-            with noting(f"in evaluation '{name}'"):
-                returned = reads.call(function, modules)
-        metrics = returned if isinstance(returned, Mapping) else {name: returned}
-        plain: dict[str, float] = {}
-        vectors: dict[str, Distribution] = {}
-        for key, given in metrics.items():
-            # Of what needs a gradient, such as a parameter itself, torch warns to take numbers.
-            value = given.detach() if isinstance(given, torch.Tensor) else given
-            try:
-                if is_vector(value):
-                    vectors[key] = Distribution.of(value)
-                plain[key] = vectors[key].mean if key in vectors else float(value)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise EvaluationError(
-                    f"evaluation '{name}' must return a number or {{metric: number or vector}}, "
-                    f"got {_found(value)} as '{key}'; reduce it, or give its parts names"
-                ) from error
-        return EvaluationRecord(tick, name, plain, time.perf_counter() - started, vectors)
+    def run(self, start: StartRecord, progress: Progress) -> RunResult:
+        """Run until `progress`, which is kept up to date, has ended.
 
+        Callbacks hear of everything, and always of the end.
+        """
+        started = time.perf_counter() - progress.seconds
+        records: list[TickRecord] = []
+        status, reason = Status.FAILED, ""
+        try:
+            self.watchers.start(start)
+            with Interruptions(self.saving.active) as signals:
+                while progress.ended is None:
+                    record = self.saving.guarded(self.step, self._on_move, signals)
+                    if progress.done % self.record_every == 0:
+                        records.append(record)
+                    self._look(record, progress)
+                    progress.seconds = time.perf_counter() - started
+                    self.saving.after(record.tick, progress, self.watchers, signals)
+            status, reason = progress.ended
+        except BaseException as error:
+            status = Status.INTERRUPTED if isinstance(error, Interrupted) else Status.FAILED
+            reason = described(error)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            found = tuple(progress.evaluations)
+            result = RunResult(status, reason, progress.done, seconds, tuple(records), found)
+            self.watchers.end(result)
+        return result
 
-def run_loop(
-    step: Step,
-    start: StartRecord,
-    watchers: Watchers,
-    evaluations: Evaluations,
-    record_every: int,
-) -> RunResult:
-    """Run `start.ticks` ticks; callbacks hear of everything, and always of the end."""
-    started = time.perf_counter()
-    records: list[TickRecord] = []
-    seen: list[EvaluationRecord] = []
-    done, status, reason = 0, Status.COMPLETED, f"all {start.ticks} ticks were made"
+    def _on_move(self, record: MoveRecord) -> None:
+        self.watchers.tell("on_move", record)
 
-    def on_move(record: MoveRecord) -> None:
-        watchers.tell("on_move", record)
+    def _look(self, record: TickRecord, progress: Progress) -> None:
+        """Tell of a tick, make the evaluations that are due, and see whether that was the end."""
+        progress.done += 1
+        stops = self.watchers.tell("on_tick", record)
+        stops += self._evaluate(progress, record.tick, due=True)
+        last = progress.done == progress.total
+        if stops or last:
+            stops += self._evaluate(progress, record.tick, due=False)
+        if stops:
+            progress.ended = Status.STOPPED, stops[0].reason
+        elif last:
+            progress.ended = Status.COMPLETED, f"all {progress.total} ticks were made"
 
-    def look(evaluations: list[EvaluationRecord]) -> list[Stop]:
-        seen.extend(evaluations)
-        return [stop for e in evaluations for stop in watchers.tell("on_evaluation", e)]
-
-    try:
-        watchers.start(start)
-        for tick in range(start.ticks):
-            record = step(on_move)
-            done = tick + 1
-            if tick % record_every == 0:
-                records.append(record)
-            stops = watchers.tell("on_tick", record)
-            stops += look(evaluations.make(record.tick, due=True))
-            if stops or done == start.ticks:
-                stops += look(evaluations.make(record.tick, due=False))
-            if stops:
-                status, reason = Status.STOPPED, stops[0].reason
-                break
-    except BaseException as error:
-        status, reason = Status.FAILED, described(error)
-        raise
-    finally:
-        seconds = time.perf_counter() - started
-        result = RunResult(status, reason, done, seconds, tuple(records), tuple(seen))
-        watchers.end(result)
-    return result
-
-
-def _found(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of shape {list(value.shape)} and type {value.dtype}"
-    return repr(value)
-
-
-def _pair(name: str, pair: Any) -> tuple[Callable[..., Any], int]:
-    good = isinstance(pair, tuple) and len(pair) == 2 and callable(pair[0])
-    if not good or isinstance(pair[1], bool) or not isinstance(pair[1], int) or pair[1] < 1:
-        raise DeclarationError(
-            f"evaluate['{name}'] must be (function, every) with every a whole number of at least "
-            f"1, got {pair!r}"
-        )
-    return pair[0], pair[1]
+    def _evaluate(self, progress: Progress, tick: int, *, due: bool) -> list[Stop]:
+        made = self.evaluations.make(tick, due=due)
+        progress.evaluations.extend(made)
+        return [stop for e in made for stop in self.watchers.tell("on_evaluation", e)]

@@ -154,6 +154,20 @@ class Mover:
                 sweep = Sweep(self.program, values, {}, {})
                 self._begin(sweep, name, 0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered between ticks besides the recorded moves, as plain values."""
+        return {
+            "states": dict(self.states),
+            "restarts": self.restarts.state_dict(),
+            "heard": dict(self._schedulers.heard),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember that instead."""
+        self.states = dict(state["states"])
+        self.restarts.load_state_dict(state["restarts"])
+        self._schedulers.heard = dict(state["heard"])
+
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
         self._points.end_tick()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import rich.console
@@ -12,14 +14,18 @@ import rich.console
 from mlo.callbacks import Console, Recorder
 from mlo.callbacks.board import Board, new_board
 from mlo.carry import Carry
+from mlo.checkpoints import Checkpoints
 from mlo.configuration import RecipeConfig
-from mlo.errors import described
+from mlo.errors import MloError, described
 from mlo.metrics import Metric, summary
 from mlo.recipe import Recipe, Setup, Stage, ready_stages
 from mlo.run_folder import RunFolder
 from mlo.run_result import RunResult
 from mlo.stage_folder import StageFolder
 from mlo.threads import threads
+
+_PAUSE = 30.0
+"""Seconds between two saved states of a stage."""
 
 Watch = Callable[[StageFolder], Sequence[object]]
 """Makes more callbacks for a stage, given its folder."""
@@ -34,19 +40,24 @@ class Job:
         folder: the folder of the run; None to write nothing.
         quiet: show no progress.
         watch: makes more callbacks for every stage that has a folder; None for no more.
+        save_every: ticks between two saved states; None saves about twice a minute.
+        other_versions: go on with states that other versions of the software have made.
     """
 
     console: rich.console.Console = dataclasses.field(default_factory=rich.console.Console)
     folder: RunFolder | None = None
     quiet: bool = False
     watch: Watch | None = None
+    save_every: int | None = None
+    other_versions: bool = False
 
 
 def run_recipe(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metric]:
     """Run all stages of all repetitions.
 
     Stages that the folder says are over are not run again: their metrics and what they handed on
-    are taken from there. A stage that was cut off is begun again.
+    are taken from there. A stage that was cut off goes on from the newest of its states, exactly
+    as if nothing had happened; where it has none yet, it is begun again.
 
     Args:
         recipe: what to run.
@@ -88,20 +99,29 @@ def carry_out(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metri
     Raises:
         MloError: (one of its kinds) a stage failed.
     """
-    started = time.monotonic()
-    status, reason = "completed", "all stages were run"
-    try:
+    with _told(job.folder):
         metrics = run_recipe(recipe, config, job)
         if job.folder is not None:
             job.folder.write_results({"recipe": recipe.name, "metrics": summary(metrics)})
+    return metrics
+
+
+@contextlib.contextmanager
+def _told(folder: RunFolder | None) -> Iterator[None]:
+    """Write to the folder how what is done inside ends; an error is raised whatever comes of it."""
+    started = time.monotonic()
+    try:
+        yield
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        reason = described(error)
+        try:
+            if folder is not None:
+                folder.end(status, described(error), time.monotonic() - started)
+        except MloError as another:  # a full disk, which may be what ended it
+            error.add_note(f"and how it ended could not be written: {another}")
         raise
-    finally:
-        if job.folder is not None:
-            job.folder.end(status, reason, time.monotonic() - started)
-    return metrics
+    if folder is not None:
+        folder.end("completed", "all stages were run", time.monotonic() - started)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +141,23 @@ class _Part:
         if place is not None and place.done:
             self.board.skip(self.stage.ticks)
             return place.carry(), place.metrics()
-        if place is not None:
+        if place is None:
+            return self._made(carry, None, None)
+        checkpoints = self._checkpoints(place, carry)
+        found = checkpoints.newest()
+        if found is None:
             place.begin()
+            return self._made(carry, place, checkpoints)
+        return self._made(Carry(found.state["extra"]["carry"]), place, checkpoints, resume=True)
+
+    def _made(
+        self,
+        carry: Carry,
+        place: StageFolder | None,
+        checkpoints: Checkpoints | None,
+        *,
+        resume: bool = False,
+    ) -> tuple[Carry, list[Metric]]:
         with self.stage.seeded(self.seed):
             setup = self.stage.built(self.config, self.seed, carry)
             result = setup.engine.run(
@@ -130,6 +165,8 @@ class _Part:
                 callbacks=[*self._callbacks(place), *setup.callbacks],
                 evaluate=setup.evaluate,
                 record_every=self.stage.ticks,
+                checkpoints=checkpoints,
+                resume=resume,
             )
             handed = carry.and_then(setup.finish() if setup.finish else {})
         self.board.skip(self.stage.ticks - result.ticks)
@@ -138,12 +175,25 @@ class _Part:
             place.finish(result, handed, metrics)
         return handed, metrics
 
+    def _checkpoints(self, place: StageFolder, carry: Carry) -> Checkpoints:
+        """Where the stage saves its states, with what it needs to be built again."""
+        folder = "" if self.job.folder is None else shlex.quote(str(self.job.folder.path))
+        every = self.job.save_every
+        return Checkpoints(
+            place.checkpoints,
+            every=every,
+            seconds=_PAUSE if every is None else None,
+            extra={"seed": self.seed, "stage": self.stage.name, "carry": carry.plain()},
+            advice=f"go on with 'mlo run --resume {folder}'",
+            other_versions=self.job.other_versions,
+        )
+
     def _callbacks(self, place: StageFolder | None) -> list[object]:
         progress = Console(f"seed {self.seed}, {self.stage.name}", board=self.board)
         if place is None:
             return [progress]
         more = self.job.watch(place) if self.job.watch is not None else ()
-        return [progress, Recorder(place.records), *more]
+        return [progress, Recorder(place.records, resume=True), *more]
 
     def _metrics(self, result: RunResult, setup: Setup) -> list[Metric]:
         """The last value of every metric of every evaluation."""

@@ -203,22 +203,51 @@ class EvaluationRecord:
         """The record as plain numbers, ready for JSON."""
         return {"kind": "evaluation", **dataclasses.asdict(self)}
 
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> EvaluationRecord:
+        """The inverse of `plain`."""
+        fields = {key: value for key, value in plain.items() if key != "kind"}
+        found = {
+            key: Distribution(**{**d, "percentiles": tuple(d["percentiles"])})
+            for key, d in plain["distributions"].items()
+        }
+        return cls(**{**fields, "distributions": found})
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointRecord:
+    """A state that was saved.
+
+    Attributes:
+        tick: the tick after which it was made, counted from 0.
+        path: the file.
+        bytes: its size.
+        seconds: how long it took.
+    """
+
+    tick: int
+    path: str
+    bytes: int
+    seconds: float
+
 
 @dataclasses.dataclass(frozen=True)
 class StartRecord:
     """What is known when a run starts.
 
     Attributes:
-        ticks: ticks to go.
+        ticks: ticks of the whole run.
         problems: their names, from the lowest level.
         graph: the dependency graph, drawn as text.
         drawing: the same as plain values, as `DependencyGraph.plain` returns them.
+        done: ticks that were made before, where the run goes on.
     """
 
     ticks: int
     problems: tuple[str, ...]
     graph: str
     drawing: Mapping[str, Any]
+    done: int = 0
 
     def plain(self) -> dict[str, Any]:
         """The record, ready for JSON."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -38,6 +39,14 @@ class Restarts:
             own = sweep.begin(name, begun, sweep.values, replay=False)
             sweep.values[name] = tuple(t.detach().clone() for t in own)
         return begun
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, and the optimizers' states from before their first steps."""
+        return {"made": dict(self.made), "fresh": dict(self._fresh)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take those instead."""
+        self.made, self._fresh = dict(state["made"]), dict(state["fresh"])
 
     def write(self, name: str, values: Tensors) -> None:
         """Put the live problem where it begins, its optimizer as it was when it was given."""

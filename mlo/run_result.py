@@ -16,6 +16,7 @@ class Status(enum.Enum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
     FAILED = "failed"
 
 
@@ -26,10 +27,10 @@ class RunResult:
     Attributes:
         status: how it ended.
         reason: the same in a sentence.
-        ticks: ticks made in this run.
-        seconds: wall-clock time of the run.
-        records: tick records, every `record_every`-th one.
-        evaluations: evaluation records, in order.
+        ticks: ticks made in this run, those before it was resumed among them.
+        seconds: wall-clock time of the run, that before it was resumed included.
+        records: tick records, every `record_every`-th one; of a run that was resumed, those since.
+        evaluations: evaluation records, in order; of a run that was resumed, all of them.
     """
 
     status: Status

@@ -14,11 +14,15 @@ from mlo.streams import Stream
 
 
 class Schedulers:
-    """Steps the schedulers of all problems; remembers how many epochs each has heard of."""
+    """Steps the schedulers of all problems.
+
+    Attributes:
+        heard: problem -> epochs that its scheduler has heard of.
+    """
 
     def __init__(self, streams: Mapping[str, Stream]) -> None:
         self._streams = streams
-        self._heard: dict[str, int] = {}
+        self.heard: dict[str, int] = {}
 
     def step(self, problem: Problem, evaluation: Evaluation) -> None:
         """Step the scheduler of `problem` after a real move, where it is due.
@@ -32,8 +36,8 @@ class Schedulers:
         steps = 1
         if problem.scheduler_every is not None:
             epochs = self._streams[problem.scheduler_every].epochs
-            steps = epochs - self._heard.get(problem.name, 0)
-            self._heard[problem.name] = epochs
+            steps = epochs - self.heard.get(problem.name, 0)
+            self.heard[problem.name] = epochs
         with noting(f"in the scheduler of problem '{problem.name}'"):
             self._advance(problem, evaluation, steps)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlo.errors import DeclarationError, listed, nearest
+from mlo.errors import DeclarationError, ResumeWarning, listed, nearest
 from mlo.records import (
+    CheckpointRecord,
     EvaluationRecord,
     MoveRecord,
     StartRecord,
@@ -30,6 +32,10 @@ class Callback:
     Any object that has some of these methods will do as well; those it lacks are not called.
     Every method is given a read-only record. `on_tick` and `on_evaluation` may return a `Stop`.
     `on_end` is called however the run ended; where `on_start` was reached, it always follows.
+
+    What a callback has to remember when a run is resumed it returns from `state_dict`, as plain
+    values (tensors, numbers, words and containers of these); `load_state_dict` is then called
+    before `on_start`, and `StartRecord.done` says how many ticks were made before.
     """
 
     def on_start(self, record: StartRecord) -> None:
@@ -43,6 +49,9 @@ class Callback:
 
     def on_evaluation(self, record: EvaluationRecord) -> Stop | None:
         """Called after each evaluation."""
+
+    def on_checkpoint(self, record: CheckpointRecord) -> None:
+        """Called after the state of the run was saved."""
 
     def on_end(self, result: RunResult) -> None:
         """Called once, when the run is over."""
@@ -84,6 +93,36 @@ class Watchers:
                 )
         self._callbacks = tuple(callbacks)
         self._started: list[object] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Key of a callback -> what it wants to remember, for those that do."""
+        return {key: callback.state_dict() for key, callback in self._remembering().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remind all callbacks; those that were not there begin anew.
+
+        Warns:
+            ResumeWarning: a callback that was not there when the state was saved, or is not now.
+        """
+        present = self._remembering()
+        for key, callback in present.items():
+            if key in state:
+                callback.load_state_dict(state[key])
+        for key in {**present, **state}:
+            if not (key in present and key in state):
+                word = "begins anew: it was not" if key in present else "is gone: it was"
+                text = f"callback {key} {word} there when the state was saved"
+                warnings.warn(text, ResumeWarning, stacklevel=5)
+
+    def _remembering(self) -> dict[str, Any]:
+        """Class and number of its kind -> callback, for those with a state."""
+        found: dict[str, Any] = {}
+        for callback in self._callbacks:
+            if hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict"):
+                kind = type(callback).__name__
+                number = sum(key.partition(" ")[0] == kind for key in found)
+                found[f"{kind} {number}"] = callback
+        return found
 
     def start(self, record: StartRecord) -> None:
         """Tell all of the start, and remember whom the end will have to be told."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from mlo.errors import ConfigurationError, listed, nearest
 from mlo.records import (
@@ -39,6 +40,16 @@ class Best:
         self.mode = mode
         self.record: EvaluationRecord | None = None
         self._seen = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best evaluation so far, as plain values."""
+        return {"seen": self._seen, "record": self.record and self.record.plain()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take that as the best so far."""
+        record = state["record"]
+        self._seen = state["seen"]
+        self.record = None if record is None else EvaluationRecord.from_plain(record)
 
     def follows(self, record: EvaluationRecord) -> bool:
         """Tell whether the record is of the evaluation in question."""

@@ -55,6 +55,8 @@ class Console(Callback):
             board = new_board(self.title, record.ticks, console=self._console, quiet=self._quiet)
             board.open()
             self._board = board
+        if self._board is not None and record.done:
+            self._board.skip(record.done)
 
     def on_tick(self, record: TickRecord) -> None:
         """Count the tick and keep its moves, unread."""

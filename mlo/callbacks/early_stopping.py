@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mlo.callbacks.base import Callback, Stop
 from mlo.callbacks.best import Best, Mode
 from mlo.errors import ConfigurationError
@@ -59,6 +62,15 @@ class EarlyStopping(Callback):
     def best(self) -> EvaluationRecord | None:
         """The best evaluation so far."""
         return self._best.record
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long there has been no improvement."""
+        return {"misses": self._misses, "best": self._best.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._misses = state["misses"]
+        self._best.load_state_dict(state["best"])
 
     def on_evaluation(self, record: EvaluationRecord) -> Stop | None:
         """Count the evaluations without improvement."""

@@ -63,6 +63,15 @@ class KeepBest(Callback):
         """The best evaluation so far."""
         return self._best.record
 
+    def state_dict(self) -> dict[str, Any]:
+        """The weights that are kept, and of which evaluation they are."""
+        return {"states": self.states, "best": self._best.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep those."""
+        self.states = state["states"]
+        self._best.load_state_dict(state["best"])
+
     def on_evaluation(self, record: EvaluationRecord) -> None:
         """Copy the modules if this evaluation is the best."""
         if self._best.follows(record) and self._best.improved(record):

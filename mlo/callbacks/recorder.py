@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from mlo.callbacks.base import Callback
-from mlo.errors import ConfigurationError
-from mlo.files import json_text
+from mlo.errors import CheckpointError, ConfigurationError
+from mlo.files import json_text, writing
 from mlo.records import (
     EvaluationRecord,
     StartRecord,
@@ -27,19 +27,24 @@ class Recorder(Callback):
 
     Each line is a JSON object; its `"kind"` says which of the four it is. Records are read and
     written together about once a second, since reading a loss waits for the device. Several runs
-    with one recorder follow each other in its file.
+    with one recorder follow each other in its file. When a run is resumed, the records of ticks
+    that are made again are cut off, so that the file is that of a run that was never cut off.
 
     Args:
         path: file to create.
         every: write every n-th tick only, beside the last one; evaluations are all written.
+        resume: the file may be that of the run that is to be resumed; where there is no state to
+            go on from, it begins anew.
 
     Raises:
         ConfigurationError: the file exists already, or `every` is not positive.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, every: int = 1, resume: bool = False
+    ) -> None:
         self.path = pathlib.Path(path)
-        if self.path.exists():
+        if self.path.exists() and not resume:
             raise _exists(self.path)
         if every < 1:
             raise ConfigurationError(
@@ -47,15 +52,43 @@ class Recorder(Callback):
             )
         self.every = every
         self._file: TextIO | None = None
-        self._created = False
+        self._mode = "w" if resume else "x"
         self._waiting: list[Callable[[], dict[str, Any]]] = []
-        self._skipped: TickRecord | None = None
+        self._skipped: TickRecord | _Plain | None = None
         self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much of the file there is, once everything so far is on the disk."""
+        if self._file is not None:
+            self._write(self._file)
+            with writing(self.path):
+                os.fsync(self._file.fileno())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        skipped = None if self._skipped is None else self._skipped.plain()
+        return {"bytes": size, "skipped": skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind that much of the file.
+
+        Raises:
+            CheckpointError: there is less.
+        """
+        size, found = state["bytes"], self.path.stat().st_size if self.path.exists() else 0
+        if found < size:
+            raise CheckpointError(
+                f"Recorder: expected at least {size} bytes of records in '{self.path}', found "
+                f"{found}; put the file of the run there that is to be resumed, or leave it out"
+            )
+        with writing(self.path):
+            os.truncate(self.path, size)
+        self._mode = "a"
+        skipped = state["skipped"]
+        self._skipped = None if skipped is None else _Plain(skipped)
 
     def on_start(self, record: StartRecord) -> None:
         """Create the file, or continue that of an earlier run."""
         try:
-            self._file = self.path.open("a" if self._created else "x", encoding="utf-8")
+            self._file = self.path.open(self._mode, encoding="utf-8")
         except FileExistsError as error:
             raise _exists(self.path) from error
         except OSError as error:
@@ -63,8 +96,9 @@ class Recorder(Callback):
                 f"Recorder: cannot create '{self.path}': {error.strerror}; "
                 "give a path in an existing folder that can be written to"
             ) from error
-        self._created = True
-        self._add(record.plain)
+        self._mode = "a"
+        if not record.done:
+            self._add(record.plain)
 
     def on_tick(self, record: TickRecord) -> None:
         """Take every n-th tick."""
@@ -89,8 +123,9 @@ class Recorder(Callback):
         try:
             self._write(self._file)
         finally:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with writing(self.path):
+                file.close()
 
     def _add(self, plain: Callable[[], dict[str, Any]]) -> None:
         self._waiting.append(plain)
@@ -99,9 +134,22 @@ class Recorder(Callback):
 
     def _write(self, file: TextIO) -> None:
         waiting, self._waiting = self._waiting, []
-        file.writelines(json_text(plain()) + "\n" for plain in waiting)
-        file.flush()
+        lines = [json_text(plain()) + "\n" for plain in waiting]
+        with writing(self.path):
+            file.writelines(lines)
+            file.flush()
         self._due = time.monotonic() + _FLUSH
+
+
+class _Plain:
+    """A record that was read from a file."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    def plain(self) -> dict[str, Any]:
+        """Its values."""
+        return self.values
 
 
 def _exists(path: pathlib.Path) -> ConfigurationError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -48,13 +49,17 @@ class TensorBoard(Callback):
     Args:
         folder: where to write; made where it is missing.
         every: write every n-th tick only; evaluations are all written.
+        resume: the folder may hold the records of the run that is to be resumed; what these say
+            of ticks that are made again counts as purged.
 
     Raises:
         ConfigurationError: the package is missing, the folder has records already, or `every` is
             not positive.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, every: int = 1) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, every: int = 1, resume: bool = False
+    ) -> None:
         _writer_class()
         self.folder = pathlib.Path(folder)
         if every < 1:
@@ -62,24 +67,35 @@ class TensorBoard(Callback):
                 f"TensorBoard(every=...): expected at least 1, got {every}; 1 writes all ticks"
             )
         self.every = every
-        _check_empty(self.folder)
+        self._created = resume
+        if not resume:
+            _check_empty(self.folder)
         self._writer: SummaryWriter | None = None
-        self._created = False
         self._step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last step."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after it."""
+        self._created, self._step = True, state["step"]
 
     def on_start(self, record: StartRecord) -> None:
         """Create the file of events, beside those of earlier runs, and write the graph."""
         if not self._created:
             _check_empty(self.folder)
         try:
-            writer = _writer_class()(str(self.folder))
+            purge = self._step + 1 if record.done else None
+            writer = _writer_class()(str(self.folder), purge_step=purge)
         except OSError as error:
             raise ConfigurationError(
                 f"TensorBoard: cannot write to '{self.folder}': {error.strerror}; "
                 "give a folder that can be made or written to"
             ) from error
         self._writer, self._created = writer, True
-        writer.add_text("graph", _verbatim(record.graph), self._step)
+        if not record.done:
+            writer.add_text("graph", _verbatim(record.graph), self._step)
 
     def on_tick(self, record: TickRecord) -> None:
         """Write every n-th tick."""

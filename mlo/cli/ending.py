@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlo.errors import ConfigurationError, DeclarationError, MloError, nearest
+from mlo.errors import ConfigurationError, DeclarationError, Interrupted, MloError, nearest
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,7 +31,9 @@ def ending(error: BaseException) -> Ending | None:
         wrong = isinstance(error, ConfigurationError | DeclarationError)
         return USAGE if wrong else FAILED, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted"
+        # What shells and schedulers expect of a process that a signal has ended.
+        known = isinstance(error, Interrupted)
+        return (128 + error.signal, str(error)) if known else (INTERRUPTED, "interrupted")
     return None
 
 

@@ -20,6 +20,7 @@ from mlo.cli.output import complain
 from mlo.cli.report import report
 from mlo.cli.run import run
 from mlo.errors import ConfigurationError, listed, nearest
+from mlo.interruptions import leaving_at_once
 
 COMPLETE = "_MLO_COMPLETE"
 """Environment variable through which a shell asks for completions."""
@@ -33,6 +34,7 @@ Exit codes:
   1    the run or the check failed
   2    wrong command, option or configuration
   130  interrupted from the keyboard
+  143  ended by SIGTERM
 
 \b
 Completion by the Tab key, for the present shell:
@@ -101,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Where the terminal has no Unicode, a question mark is better than a traceback.
         sys.stdout.reconfigure(errors="replace")
     try:
-        code = _obey(list(sys.argv[1:] if arguments is None else arguments))
+        with leaving_at_once():
+            code = _obey(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has what it wanted

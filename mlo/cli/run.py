@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shlex
 from typing import Any
@@ -40,8 +41,8 @@ class RunGroup(OfferedGroup):
 
 
 _ALONE = (
-    "--resume: recipe and settings are those that the run began with; leave out all but --quiet "
-    "and --tensorboard, as in 'mlo run --resume DIR'"
+    "--resume: recipe and settings are those that the run began with; leave out all but --quiet, "
+    "--tensorboard, --save-every and --other-versions, as in 'mlo run --resume DIR'"
 )
 
 
@@ -49,25 +50,24 @@ def run_new(recipe: Recipe[Any], config: RecipeConfig, options: Options) -> None
     """Run a recipe in a new folder and print its results."""
     check_written(recipe.config, config)
     recipe.check(config)
-    watch = _watch(options)
-    console = new_console()
+    job = _job(options)
     out = options["out"]
     with RunFolder.create(out) if out else new_folder("runs", recipe.name) as folder:
         folder.begin(recipe.name, config, {s.name: s.ticks for s in recipe.stages(config)})
-        if not options["quiet"]:
-            show(console, f"{recipe.name}: writing to {folder.path}")
-        finish(recipe, config, Job(console, folder, options["quiet"], watch), folder)
+        if not job.quiet:
+            show(job.console, f"{recipe.name}: writing to {folder.path}")
+        finish(recipe, config, dataclasses.replace(job, folder=folder), folder)
 
 
 def run_on(path: pathlib.Path, options: Options) -> None:
     """Go on with a run that was cut off, and print its results."""
-    console, watch = new_console(), _watch(options)
+    job = _job(options)
     with resumed(path) as (recipe, config, folder, changes):
         for change in changes:
-            show_folded(console, change)
-        if not options["quiet"]:
-            show(console, f"{recipe.name}: going on in {folder.path}")
-        finish(recipe, config, Job(console, folder, options["quiet"], watch), folder)
+            show_folded(job.console, change)
+        if not job.quiet:
+            show(job.console, f"{recipe.name}: going on in {folder.path}")
+        finish(recipe, config, dataclasses.replace(job, folder=folder), folder)
 
 
 def finish(recipe: Recipe[Any], config: RecipeConfig, job: Job, folder: RunFolder) -> None:
@@ -97,13 +97,22 @@ def _pictures(recipe: Recipe[Any], config: RecipeConfig, folder: RunFolder) -> s
     return f"pictures are in {folder.path / 'plots'}"
 
 
-def _watch(options: Options) -> Watch | None:
-    if not options["tensorboard"]:
-        return None
+def _job(options: Options) -> Job:
+    """What the options say of how to run; without a folder yet."""
+    return Job(
+        new_console(),
+        quiet=options["quiet"],
+        watch=_watch() if options["tensorboard"] else None,
+        save_every=options["save_every"],
+        other_versions=options.get("other_versions", False),
+    )
+
+
+def _watch() -> Watch:
     # Imported before there is a folder, since the library may not be installed.
     from mlo.callbacks import TensorBoard
 
-    return lambda place: [TensorBoard(place.events)]
+    return lambda place: [TensorBoard(place.events, resume=True)]
 
 
 def _common() -> list[click.Parameter]:
@@ -111,6 +120,12 @@ def _common() -> list[click.Parameter]:
         click.Option(["--quiet"], is_flag=True, help="show the results, but no progress"),
         click.Option(
             ["--tensorboard"], is_flag=True, help="write event files for TensorBoard as well"
+        ),
+        click.Option(
+            ["--save-every"],
+            metavar="TICKS",
+            type=click.IntRange(min=1),
+            help="ticks between two saved states (default: one about every 30 seconds)",
         ),
     ]
 
@@ -131,16 +146,16 @@ def _refuse_resume(context: click.Context, option: click.Parameter, value: str |
         raise ConfigurationError(_ALONE)
 
 
-def _before(resume: pathlib.Path | None, quiet: bool, tensorboard: bool) -> None:
+def _before(resume: pathlib.Path | None, **options: Any) -> None:
     """Resume a run where that is asked for, without a recipe."""
     context = click.get_current_context()
     if context.invoked_subcommand is None and resume is not None:
-        run_on(resume, {"quiet": quiet, "tensorboard": tensorboard})
+        run_on(resume, options)
     elif context.invoked_subcommand is None:
         run.refuse_alone()
     elif resume is not None:
         raise ConfigurationError(_ALONE)
-    elif quiet or tensorboard:
+    elif any(options.values()):
         raise ConfigurationError("mlo run: the recipe comes first, before the options")
 
 
@@ -159,5 +174,10 @@ run = RunGroup(
             help="go on with a run that was cut off, without naming a recipe",
         ),
         *_common(),
+        click.Option(
+            ["--other-versions"],
+            is_flag=True,
+            help="go on although the software has other versions now, with other last digits",
+        ),
     ],
 )

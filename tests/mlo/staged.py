@@ -81,9 +81,14 @@ def begun(path, recipe, config) -> RunFolder:
     return folder
 
 
-def run(folder: RunFolder, recipe, config, *callbacks):
+def run(folder: RunFolder, recipe, config, *callbacks, save_every=None):
     """Run in a folder that was begun or resumed; callbacks are made from the folder of a stage."""
-    job = Job(folder=folder, quiet=True, watch=lambda place: [make(place) for make in callbacks])
+    job = Job(
+        folder=folder,
+        quiet=True,
+        watch=lambda place: [make(place) for make in callbacks],
+        save_every=save_every,
+    )
     with folder:
         return carry_out(recipe, config, job)
 

@@ -91,12 +91,16 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.parametrize("save_every", [None, 1])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda m: "-".join(map(str, m)))
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, undisturbed, moment, error):
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
+    tmp_path, undisturbed, moment, error, save_every
+):
     path, recipe, config = tmp_path / "run", Staged(), Config(seeds=2)
+    folder, cut = begun(path, recipe, config), cutting(*moment, error)
     with pytest.raises(error):
-        run(begun(path, recipe, config), recipe, config, cutting(*moment, error))
+        run(folder, recipe, config, cut, save_every=save_every)
     seed, stage = moment[:2]
     found = read_run(path)
     kind = "interrupted" if error is KeyboardInterrupt else "failed"
@@ -116,7 +120,13 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, undisturbed
     built = len(recipe.built)
     compare(path, run(RunFolder.resume(path), recipe, config), undisturbed)
     assert untouched(path).items() >= before.items()
-    assert records.with_name("attempt-1.jsonl").read_bytes() == kept
+    # Where it has saved a state it goes on from there, with the records until then.
+    hook, tick = moment[2:]
+    saved = hook == "on_end" or (save_every is not None and tick > 0)
+    attempt = records.with_name("attempt-1.jsonl")
+    assert not saved if attempt.exists() else saved
+    if not saved:
+        assert attempt.read_bytes() == kept
     assert len(recipe.built) - built == 6 - over
     assert read_run(path).state["reason"] == "all stages were run"
 

@@ -1,0 +1,121 @@
+"""Everything that a run changes in an engine, as plain values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlo.description import check_same, described_program, described_versions
+from mlo.devices import generating
+from mlo.errors import CheckpointError
+from mlo.move_state import Unpacker, packed_move
+from mlo.plain import copied, differences
+from mlo.problem_state import load_problem_state, problem_state
+from mlo.randomness import RandomState
+
+if TYPE_CHECKING:
+    from mlo.engine import Engine
+
+FORMAT = 1
+"""Of the values below; another one is not read."""
+
+PARTS = (
+    *("format", "versions", "program", "tick", "counts", "problems"),
+    *("streams", "moves", "mover", "random"),
+)
+
+State = Mapping[str, Any]
+
+
+def engine_state(engine: Engine) -> dict[str, Any]:
+    """The state between two ticks; tensors are those of the engine, not copies.
+
+    Raises:
+        CheckpointError: a part cannot be held by a file.
+    """
+    mover, program = engine._mover, engine._program
+    return {
+        "format": FORMAT,
+        "versions": described_versions(),
+        "program": described_program(program, engine.schedule, engine._streams),
+        "tick": engine.tick,
+        "counts": dict(engine._counts),
+        "problems": {name: problem_state(p) for name, p in program.problems.items()},
+        "streams": {name: stream.state_dict() for name, stream in engine._streams.items()},
+        "moves": {name: packed_move(move) for name, move in mover.moves.items()},
+        "mover": mover.state_dict(),
+        "random": RandomState.capture(generating(program.devices)).plain(),
+    }
+
+
+def load_engine_state(engine: Engine, state: State, *, other_versions: bool) -> None:
+    """Put a state back; where that fails, everything is as it was before.
+
+    Raises:
+        CheckpointError: it is no state of this program, or does not come back as it was saved.
+    """
+    check_state(engine, state, other_versions=other_versions)
+    before = copied(engine_state(engine))
+    try:
+        _load(engine, state)
+        _check_exact(engine, state)
+    except BaseException:
+        _load(engine, before)
+        raise
+
+
+def check_state(engine: Engine, state: State, *, other_versions: bool) -> None:
+    """Refuse what is no state of this program.
+
+    Raises:
+        CheckpointError: it is none; the message lists the differences.
+    """
+    whole = isinstance(state, Mapping) and set(PARTS) <= set(state)
+    if not whole or state["format"] != FORMAT:
+        found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+        raise CheckpointError(
+            f"checkpoint: expected the state of an engine in format {FORMAT}, found {found!r}; "
+            "make one with Engine.save, by the version of the library that reads it"
+        )
+    if not other_versions:
+        check_same(
+            state["versions"],
+            described_versions(),
+            "version (other_versions=True, or --other-versions, goes on all the same)",
+        )
+    now = described_program(engine._program, engine.schedule, engine._streams)
+    check_same(state["program"], now, "program")
+
+
+def _load(engine: Engine, state: State) -> None:
+    mover = engine._mover
+    for name, problem in engine._program.problems.items():
+        load_problem_state(problem, state["problems"][name])
+    likes = {name: stream.present() for name, stream in engine._streams.items()}
+    unpacker = Unpacker(engine._program, likes)
+    for name, stream in engine._streams.items():
+        stream.load_state_dict(state["streams"][name])
+    mover.moves = {n: unpacker.move(n, move) for n, move in copied(state["moves"]).items()}
+    mover.load_state_dict(copied(state["mover"]))
+    engine.tick, engine._counts = state["tick"], dict(state["counts"])
+    # Last, since what was done until here may have drawn from it.
+    RandomState.from_plain(state["random"]).restore()
+
+
+def _check_exact(engine: Engine, state: State) -> None:
+    now = engine_state(engine)
+    inexact = [name for name, stream in engine._streams.items() if stream.inexact]
+    parts = ("tick", "counts", "problems", "moves", "mover", "random")
+    pairs = [(part, state[part], now[part]) for part in parts]
+    pairs += [
+        (f"streams.{name}", state["streams"][name], now["streams"][name])
+        for name in engine._streams
+        if name not in inexact
+    ]
+    for path, old, new in pairs:
+        for where, _, _ in differences(old, new, path):
+            raise CheckpointError(
+                f"checkpoint: {where} does not come back as it was saved; an optimizer, scheduler "
+                "or module whose load_state_dict() does not restore what its state_dict() says "
+                "cannot be resumed exactly"
+            )

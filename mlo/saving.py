@@ -1,0 +1,110 @@
+"""Saving the state of a run between two ticks, and taking it up again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlo.callbacks.base import Watchers
+from mlo.checkpoints import Checkpoints
+from mlo.engine_state import engine_state, load_engine_state
+from mlo.errors import CheckpointError, Interrupted, ResumeWarning
+from mlo.interruptions import Interruptions
+from mlo.progress import Progress
+from mlo.records import TickRecord
+
+if TYPE_CHECKING:
+    from mlo.engine import Engine
+
+
+class Saving:
+    """Saves the states of one run; does nothing where none are asked for.
+
+    Args:
+        engine: whose.
+        checkpoints: where to and how often.
+    """
+
+    def __init__(self, engine: Engine, checkpoints: Checkpoints | None) -> None:
+        self.engine = engine
+        self.checkpoints = checkpoints
+        self.active = checkpoints is not None
+        if checkpoints is not None:
+            checkpoints.begin()
+
+    def resumed(self, watchers: Watchers, *, resume: bool) -> Progress | None:
+        """Put engine and callbacks where the newest state has them; `None` where there is none.
+
+        Raises:
+            CheckpointError: it is of another program, all states are damaged, or there are some
+                and the run is not to be resumed.
+        """
+        if self.checkpoints is None:
+            return None
+        found = self.checkpoints.newest()
+        if found is None:
+            return None
+        if not resume:
+            raise CheckpointError(
+                f"Engine.run(checkpoints=...): '{self.checkpoints.path}' holds the states of an "
+                "earlier run, which this one would replace; go on with it by resume=True, or "
+                "choose another folder"
+            )
+        for sentence in found.damaged:
+            warnings.warn(sentence, ResumeWarning, stacklevel=4)
+        progress = Progress.from_plain(found.state.get("run", {}))
+        other = self.checkpoints.other_versions
+        load_engine_state(self.engine, found.state.get("engine", {}), other_versions=other)
+        watchers.load_state_dict(found.state.get("callbacks", {}))
+        return progress
+
+    def guarded(
+        self, step: Callable[..., TickRecord], on_move: Callable[..., None], signals: Interruptions
+    ) -> TickRecord:
+        """Make a tick. One that fails after a signal was interrupted: workers may hear it too.
+
+        Raises:
+            Interrupted: that was so.
+        """
+        try:
+            return step(on_move)
+        except Exception as error:
+            if signals.received is None or self.checkpoints is None:
+                raise
+            place, advice = self.checkpoints.path, self.checkpoints.advice
+            raise Interrupted(
+                f"stopped by {signals.received.name}; the tick could not be finished ({error}), so "
+                f"that the last state in '{place}' counts: {advice}",
+                signals.received,
+            ) from error
+
+    def after(
+        self, tick: int, progress: Progress, watchers: Watchers, signals: Interruptions
+    ) -> None:
+        """Save after a tick, where that is due, the run has ended, or a signal has come.
+
+        Raises:
+            CheckpointError: the state cannot be saved.
+            Interrupted: a signal has come, and the run has not ended by itself.
+        """
+        if self.checkpoints is None:
+            return
+        interrupted = signals.received is not None
+        if progress.ended is not None or interrupted or self.checkpoints.due(tick):
+            record = self.checkpoints.save(lambda: self._state(progress, watchers), tick)
+            watchers.tell("on_checkpoint", record)
+        if signals.received is not None and progress.ended is None:
+            place, advice = self.checkpoints.path, self.checkpoints.advice
+            raise Interrupted(
+                f"stopped by {signals.received.name} after {progress.done} of {progress.total} "
+                f"ticks; the state is saved in '{place}': {advice}",
+                signals.received,
+            )
+
+    def _state(self, progress: Progress, watchers: Watchers) -> Mapping[str, Any]:
+        return {
+            "engine": engine_state(self.engine),
+            "run": progress.plain(),
+            "callbacks": watchers.state_dict(),
+        }
