@@ -48,6 +48,7 @@ from mlo.records import (
 )
 from mlo.run_result import RunResult, Status
 from mlo.solve import LinearSolution
+from mlo.weights import load_weights
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,7 @@ __all__ = [
     "Unrolled",
     "__version__",
     "errors",
+    "load_weights",
     "make_method",
     "methods",
     "read_checkpoint",

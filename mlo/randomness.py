@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mlo.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,38 @@ class RandomState:
         torch.set_rng_state(self.host)
         for device, state in self.devices:
             torch.get_device_module(device).set_rng_state(state, device)
+
+    def plain(self) -> dict[str, Any]:
+        """The states as plain values (see `mlo.plain`): words as tensors, devices as strings.
+
+        Raises:
+            CheckpointError: NumPy's global generator is not its own, the Mersenne twister.
+        """
+        if not isinstance(self.numpy, tuple):
+            raise CheckpointError(
+                "NumPy's global generator: expected MT19937, found "
+                f"{self.numpy['bit_generator']}; leave it as NumPy makes it"
+            )
+        version, words, gauss = self.python
+        kind, keys, *rest = self.numpy
+        return {
+            "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "host": self.host,
+            "devices": [[str(device), state] for device, state in self.devices],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> RandomState:
+        """The states that `plain()` gave."""
+        version, words, gauss = plain["python"]
+        kind, keys, *rest = plain["numpy"]
+        return cls(
+            (version, tuple(words.tolist()), gauss),
+            (kind, keys.numpy().astype(np.uint32), *rest),
+            plain["host"],
+            tuple((torch.device(device), state) for device, state in plain["devices"]),
+        )
 
 
 @contextlib.contextmanager

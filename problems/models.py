@@ -9,6 +9,9 @@ from mlo.errors import ConfigurationError
 # The last feature map is averaged to this side, so images of any size give as many features.
 _GRID = 4
 
+SMALLEST = 8
+"""Pixels that images must have on each side."""
+
 
 def conv_encoder(
     *, channels: int = 1, width: int = 16, features: int = 64, batch_norm: bool = False

@@ -5,6 +5,7 @@ Everything random takes a `torch.Generator`, so one seed per part makes a run re
 
 from __future__ import annotations
 
+from problems.datasets.arrays import load_arrays
 from problems.datasets.corruption import (
     Corruption,
     corrupt,
@@ -14,6 +15,7 @@ from problems.datasets.corruption import (
     uniform_noise,
 )
 from problems.datasets.digits import load_digits
+from problems.datasets.files import find_file
 from problems.datasets.imbalance import Subset, long_tail, long_tail_counts
 from problems.datasets.splits import Split, stratified_split
 from problems.datasets.streams import stream
@@ -23,8 +25,10 @@ __all__ = [
     "Split",
     "Subset",
     "corrupt",
+    "find_file",
     "flip_matrix",
     "flip_noise",
+    "load_arrays",
     "load_digits",
     "long_tail",
     "long_tail_counts",

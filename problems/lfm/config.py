@@ -8,8 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from mlo.configuration import RecipeConfig
 from mlo.devices import find_device
-from mlo.errors import DeviceError, listed, nearest
+from mlo.errors import DataError, DeviceError, listed, nearest
 from mlo.hypergradients.registry import method_names
+from problems.datasets import find_file
 from problems.lfm.settings import Settings
 from problems.lfm.validator import CoefficientKey
 
@@ -28,6 +29,11 @@ class ReweightingConfig(RecipeConfig):
     device: str = Field("cpu", description="where to compute, such as cpu or cuda")
 
     dataset: Literal["digits"] = Field("digits", description="images and labels")
+    data: str | None = Field(
+        None,
+        description="an .npz file of images x [N, C, H, W] and labels y [N] instead of the data "
+        "set; from the working directory, else from the folder in MLO_DATA",
+    )
     noise: Literal["none", "flip", "uniform"] = Field(
         "flip", description="how training labels become wrong"
     )
@@ -43,6 +49,9 @@ class ReweightingConfig(RecipeConfig):
     width: int = Field(16, ge=1, description="channels of the first convolution")
     features: int = Field(64, ge=1, description="length of the feature vectors")
     batch_norm: bool = Field(False, description="normalize the convolutions over the batch")
+    encoder_weights: str | None = Field(
+        None, description="file of weights that the encoder starts from, looked for like data"
+    )
     keyed_by: CoefficientKey = Field("example", description="what a coefficient r belongs to")
     initial_coefficient: float = Field(1.0, description="start value of every coefficient")
     temperature: float = Field(0.1, gt=0, description="temperature of the similarity")
@@ -75,6 +84,14 @@ class ReweightingConfig(RecipeConfig):
         try:
             return str(find_device(name)) if name != "cpu" else name
         except DeviceError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("data", "encoder_weights")
+    @classmethod
+    def _found(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else find_file(name)
+        except DataError as error:
             raise ValueError(str(error)) from error
 
     @field_validator("hypergradient")

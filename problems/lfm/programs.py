@@ -10,27 +10,31 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mlo.engine import Engine
+from mlo.errors import DataError
 from mlo.hypergradients.registry import make_method
+from mlo.weights import load_weights
 from problems.datasets import stream
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.reweighting import lfm_problems, plain_problems
-from problems.lfm.task import CLASSES, Labelled, Task, part_seed
+from problems.lfm.task import Labelled, Task, part_seed
 from problems.lfm.validator import Validator
 from problems.models import conv_classifier, conv_encoder
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def plain_engine(config: ReweightingConfig, seed: int, train: Labelled) -> Engine:
+def plain_engine(config: ReweightingConfig, seed: int, train: Labelled, classes: int) -> Engine:
     """Build plain training of the problem `learner`.
 
     Args:
         config: networks, rates and batches.
         seed: decides the start and the order of the batches.
         train: images and labels to train on.
+        classes: number of classes, of which some may be lost to noise.
     """
+    channels = train[0].shape[1]
     problems = plain_problems(
-        _seeded(lambda: _classifier(config), seed, "classifier"),
+        _seeded(lambda: _classifier(config, classes, channels), seed, "classifier"),
         ticks=config.ticks,
         settings=config.settings,
     )
@@ -46,9 +50,10 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
         seed: decides the start and the order of the batches.
         task: the data.
     """
+    sizes = task.classes, task.train[0].shape[1]
     problems = lfm_problems(
-        _seeded(lambda: _classifier(config), seed, "classifier"),
-        _seeded(lambda: _classifier(config), seed, "classifier"),
+        _seeded(lambda: _classifier(config, *sizes), seed, "classifier"),
+        _seeded(lambda: _classifier(config, *sizes), seed, "classifier"),
         _seeded(lambda: _validator(config, task), seed, "encoder"),
         ticks=config.ticks,
         settings=config.settings,
@@ -61,16 +66,35 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
     return Engine(problems, data, lookahead=config.lookahead, device=config.device)
 
 
-def _classifier(config: ReweightingConfig) -> nn.Module:
+def _classifier(config: ReweightingConfig, classes: int, channels: int) -> nn.Module:
     return conv_classifier(
-        CLASSES, width=config.width, features=config.features, batch_norm=config.batch_norm
+        classes,
+        channels=channels,
+        width=config.width,
+        features=config.features,
+        batch_norm=config.batch_norm,
     )
+
+
+def _encoder(config: ReweightingConfig, channels: int) -> nn.Module:
+    encoder = conv_encoder(
+        channels=channels,
+        width=config.width,
+        features=config.features,
+        batch_norm=config.batch_norm,
+    )
+    if config.encoder_weights is not None:
+        try:
+            load_weights(encoder, config.encoder_weights)
+        except DataError as error:
+            raise DataError(f"encoder_weights: {error}") from error
+    return encoder
 
 
 def _validator(config: ReweightingConfig, task: Task) -> Validator:
     by_example = config.keyed_by == "example"
     return Validator(
-        conv_encoder(width=config.width, features=config.features, batch_norm=config.batch_norm),
+        _encoder(config, task.train[0].shape[1]),
         coefficients=len(task.valid[1]) if by_example else config.valid_batch,
         keyed_by=config.keyed_by,
         temperature=config.temperature,

@@ -65,7 +65,7 @@ def _plain_with_validation(config: ReweightingConfig, seed: int, carry: Carry) -
 
 
 def _plain_setup(config: ReweightingConfig, seed: int, task: Task, train: Labelled) -> Setup:
-    engine = plain_engine(config, seed, train)
+    engine = plain_engine(config, seed, train, task.classes)
     return Setup(engine, _evaluations(config, {"learner": _accuracy_of_learner(task)}))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from mlo.metrics import Key, Metric, by_key, mean, spread
@@ -36,7 +38,7 @@ def table(config: ReweightingConfig, metrics: Sequence[Metric]) -> Table:
     # Means of right and wrong labels tell something only where both occur.
     weights = WEIGHTS if all(key in found for key in WEIGHTS.values()) else {}
     drawn = Table(
-        title=f"{describe(config)}: test accuracy in % after {config.ticks} ticks"
+        title=f"{escape(describe(config))}: test accuracy in % after {config.ticks} ticks"
         + (", and mean weight a of the training examples" if weights else ""),
         box=box.SIMPLE_HEAD,
     )
@@ -59,7 +61,8 @@ def describe(config: ReweightingConfig) -> str:
     """Name the data in a few words."""
     noise = f"{config.noise} noise {config.rate:g}" if config.noisy else "no label noise"
     tail = "" if config.imbalance is None else f", imbalance {config.imbalance:g}"
-    return f"{config.dataset}, {noise}{tail}"
+    name = config.dataset if config.data is None else pathlib.Path(config.data).name
+    return f"{name}, {noise}{tail}"
 
 
 def _cell(value: float | None, scale: float, digits: int) -> str:

@@ -16,8 +16,10 @@ from problems.lfm.config import ReweightingConfig
 from .configured import WHOLE, Experiment, reasons
 from .malformed import edits, malformed, mistakes_of, several
 
+# Settings with a value each, since TOML has no null; any file will do.
+OPTIONAL = {"imbalance": 0.5, "data": __file__, "encoder_weights": __file__}
 MODELS = {
-    "lfm": (ReweightingConfig, ReweightingConfig(imbalance=0.5).model_dump()),
+    "lfm": (ReweightingConfig, ReweightingConfig(**OPTIONAL).model_dump()),
     "nested": (Experiment, WHOLE),
 }
 

@@ -21,8 +21,8 @@ Callback Condition ConjugateGradient Dense DependencyGraph Diagonal Direct Engin
 EvaluationRecord FiniteDifference ForwardMode Hypergradient Implicit Info Iterative
 LinearSolution Minres MloError Move MoveRecord Neumann Nystrom NystromSketch OneStep
 OptimizerDiagonal Outcome Preconditioner Preconditioning Problem ResponseRecord Result RunResult
-Sama StartRecord Status Stop TickRecord Unrolled __version__ errors make_method methods register
-solution
+Sama StartRecord Status Stop TickRecord Unrolled __version__ errors load_weights make_method
+methods register solution
 """
 EXPORTED = NAMES.split()
 

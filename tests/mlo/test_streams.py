@@ -15,6 +15,10 @@ from mlo.streams import Stream
 
 Pair = collections.namedtuple("Pair", ["x", "y"])
 
+without_a_position = pytest.mark.filterwarnings(
+    "ignore:data stream .* cannot be resumed exactly:mlo.errors.ResumeWarning"
+)
+
 
 def sgd(params):
     return torch.optim.SGD(params, 0.1)
@@ -186,6 +190,7 @@ def test_a_batch_asked_for_before_a_tick_of_several_draws_is_the_first_of_them()
     assert [batch for _, batch in log[1:]] == [0, 1, 2]
 
 
+@without_a_position
 def test_an_iterator_serves_until_it_ends_and_is_then_named():
     engine, log = watched(iter([5, 6]))
     engine.step()
@@ -196,6 +201,7 @@ def test_an_iterator_serves_until_it_ends_and_is_then_named():
     assert engine.tick == 2
 
 
+@without_a_position
 def test_a_source_that_is_empty_the_second_time_is_named():
     class Once:
         left = 1
@@ -210,6 +216,7 @@ def test_a_source_that_is_empty_the_second_time_is_named():
         engine.step()
 
 
+@without_a_position
 def test_the_error_of_a_source_is_not_hidden():
     def broken():
         yield 1
@@ -294,6 +301,7 @@ def test_epochs_are_those_of_the_first_stream_of_the_lowest_problem_with_data():
     assert engine.run(epochs=2).ticks == 12
 
 
+@without_a_position
 def test_epochs_need_a_length():
     engine, _ = watched(iter(range(9)))
     with pytest.raises(DeclarationError, match=r"epochs=.*length.*ticks="):
@@ -321,11 +329,13 @@ class Unsized:
         return iter([(1.0, 1.0)] * 3)
 
 
+@without_a_position
 def test_a_scheduler_steps_once_a_move():
     assert lr_steps(halving, 4, Unsized()) == [0.1, 0.05, 0.025, 0.0125]
 
 
 # Without a length the end of an epoch shows only when the next batch is asked for.
+@without_a_position
 @pytest.mark.parametrize(("source", "late"), [([*Unsized()], 0), (Unsized(), 1)])
 def test_a_scheduler_steps_once_an_epoch_of_a_stream(source, late):
     rates = lr_steps(halving, 8, source, scheduler_every="data")
@@ -344,6 +354,7 @@ def test_a_scheduler_that_wants_a_metric_is_given_it(metric):
     assert lr_steps(plateau, 4, [*better], scheduler_metric=metric) == [0.1] * 4
 
 
+@without_a_position
 def test_a_metric_that_no_loss_returns_is_named():
     def plateau(optimizer):
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)

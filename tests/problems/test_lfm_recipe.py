@@ -163,7 +163,8 @@ def test_plain_and_lfm_start_alike_and_the_learner_is_plain_training_bit_for_bit
     chosen = config(ticks=15, **settings)  # more than an epoch
     data = make_task(chosen, seed)
     start, end = plain_by_hand(chosen, seed, data)
-    plain, lfm = plain_engine(chosen, seed, data.train), lfm_engine(chosen, seed, data)
+    plain = plain_engine(chosen, seed, data.train, data.classes)
+    lfm = lfm_engine(chosen, seed, data)
     learners = [engine.problems["learner"].module for engine in (plain, lfm)]
     relearner = lfm.problems["relearner"].module
     assert all(same(start, network.state_dict()) for network in (*learners, relearner))
@@ -173,6 +174,7 @@ def test_plain_and_lfm_start_alike_and_the_learner_is_plain_training_bit_for_bit
     assert not same(end, relearner.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:data stream .* cannot be resumed:mlo.errors.ResumeWarning")
 def test_all_runs_of_a_seed_see_the_same_batches_in_the_same_order(monkeypatch):
     seen = []
 

@@ -59,6 +59,7 @@ def test_the_three_sets_are_disjoint_and_only_training_labels_are_wrong(monkeypa
 
 def test_a_seed_decides_the_data_and_another_seed_draws_others():
     first, again, other = (make_task(config(), seed) for seed in (3, 3, 4))
-    pairs = list(zip(first, again, strict=True))
+    assert first.classes == again.classes == 10
+    pairs = list(zip(first[:4], again[:4], strict=True))
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
     assert not torch.equal(first.test[0], other.test[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,9 @@ NEVER = 10**9
 """Ticks for which the outer problem waits where only the inner one is to move."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Batches:
-    """Epochs of batches of row numbers, in a new order each time.
+    """Epochs of batches of row numbers, in a new order each time; it says where it is.
 
     Attributes:
         count: how many rows there are.
@@ -34,9 +35,28 @@ class Batches:
     size: int
     generator: torch.Generator
 
+    def __post_init__(self) -> None:
+        self._state = {"order": self.generator.get_state(), "given": 0}
+        self._resumed = False
+
     def __iter__(self) -> Iterator[Tensor]:
-        """One epoch."""
-        return iter(torch.randperm(self.count, generator=self.generator).split(self.size))
+        """One epoch, or what is left of the one that was loaded."""
+        if not self._resumed:
+            self._state = {"order": self.generator.get_state(), "given": 0}
+        self._resumed = False
+        order = torch.randperm(self.count, generator=self.generator)
+        for rows in order.split(self.size)[self._state["given"] :]:
+            self._state["given"] += 1
+            yield rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state before the present epoch, and how many batches it has given."""
+        return dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next epoch be the rest of that one."""
+        self._state, self._resumed = dict(state), True
+        self.generator.set_state(state["order"])
 
     def __len__(self) -> int:
         """Batches of an epoch."""

@@ -95,6 +95,7 @@ def test_the_benchmarks_of_this_project_are_what_they_are_offered_as():
     assert {name: benchmark.name for name, benchmark in offered().items()} == {
         "engine-cost": "engine-cost",
         "nested-cost": "nested-cost",
+        "checkpoint-cost": "checkpoint-cost",
         "bilevel-quadratic": "bilevel-quadratic",
     }
 
@@ -136,3 +137,16 @@ def test_nested_routes_are_measured_as_the_results_of_the_repository_were():
             old["routes"][name]["difference"], rel=1e-3, abs=1e-9
         )
     assert written["settings"] == {"threads": 1, "repeats": 2}
+
+
+def test_checkpoints_are_measured_as_the_results_of_the_repository_were(tmp_path):
+    found, written = run("checkpoint-cost", repeats=2, width=8, folder=str(tmp_path))
+    old = results("checkpoint_cost")
+    assert keys({key: written[key] for key in old}) == keys(old)
+    assert found.numbers["parameters"] == {"a": 8 * 72, "b": 8 * 72, "encoder": 44 * 72}
+    held = 4 * (2 * 2 * 8 * 72 + 3 * 44 * 72)  # float32: weights and momenta, and two moments
+    assert held < found.numbers["bytes"] < held + 150_000
+    assert list(tmp_path.iterdir()) == []
+    assert old["parameters"]["a"] > 2_000_000
+    assert old["parameters"]["encoder"] > 11_000_000
+    assert old["write"]["write_checkpoint"]["ratio"] < 1.5
