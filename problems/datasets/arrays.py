@@ -59,7 +59,7 @@ def _read(path: str | os.PathLike[str]) -> list[np.ndarray]:
                     _CURE,
                 )
             size = sum(entries[name].file_size for name in _NAMES)
-            if False:
+            if size > LARGEST:
                 raise _refusal(
                     path, f"arrays of at most {LARGEST} bytes", f"{size}", "take a part of the data"
                 )

@@ -88,6 +88,7 @@ WRONG = {
     "names of classes": ({"x": X, "y": Y.astype(str)}, r"found <U21 \[12\]"),
     "one label": ({"x": X, "y": np.int64(1)}, r"found int64 \[\]"),
     "negative": ({"x": X, "y": Y - 1}, "found 3 classes from -1 to 1; .*return_inverse"),
+    "one negative": ({"x": X, "y": np.where(Y, Y, -1)}, "found 3 classes from -1 to 2"),
     "from 1": ({"x": X, "y": Y + 1}, "found 3 classes from 1 to 3"),
     "with a gap": ({"x": X, "y": 2 * Y}, "found 3 classes from 0 to 4"),
     "a huge one": (
