@@ -26,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
 
 from mlo.errors import CheckpointError
 from mlo.files import replacing
@@ -178,7 +177,7 @@ class _Sink:
         if self.failure is None:
             try:
                 self.file.write(data)
-            except OSError as error:
+            except BaseException as error:
                 self.failure = error
         return len(data)
 
@@ -225,17 +224,8 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
             "checkpoint: the state holds itself, or containers in containers without end; "
             "expected a tree of values"
         ) from error
-    plain: dict[str, Any] = mapped_tensors(dict(state), _bare)
+    plain: dict[str, Any] = mapped_tensors(dict(state), lambda t: t.detach())
     return plain
-
-
-def _bare(t: Tensor) -> Tensor:
-    if type(t) not in (Tensor, nn.Parameter):
-        raise CheckpointError(
-            f"checkpoint: the state holds a {type(t).__name__} of shape {tuple(t.shape)}, a kind "
-            "of tensor that no checkpoint gives back; expected plain tensors"
-        )
-    return t.detach()
 
 
 def _seal(file: BinaryIO) -> str:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlo.errors import CheckpointError
 
 LEAVES = (bool, int, float, str, type(None))
+
+_BITS = 2039
+"""Of a whole number that torch reads with `weights_only`."""
 
 
 def check_plain(value: Any, path: str) -> None:
@@ -21,6 +24,16 @@ def check_plain(value: Any, path: str) -> None:
     Raises:
         CheckpointError: it holds something else; the message says where.
     """
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        raise CheckpointError(
+            f"checkpoint: {path} is a whole number of {value.bit_length()} bits; a file that "
+            f"executes no code holds up to {_BITS}"
+        )
+    if isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter):
+        raise CheckpointError(
+            f"checkpoint: {path} is a {type(value).__name__} of shape {tuple(value.shape)}, a kind "
+            "of tensor that no checkpoint gives back; expected plain tensors"
+        )
     if type(value) in LEAVES or isinstance(value, Tensor | torch.device | torch.dtype):
         return
     if type(value) in (list, tuple):

@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from mlo.callbacks.base import Callback
 from mlo.errors import CheckpointError, ConfigurationError
@@ -52,7 +52,7 @@ class Recorder(Callback):
             )
         self.every = every
         self._file: TextIO | None = None
-        self._mode = "w" if resume else "x"
+        self._mode: Literal["a", "w", "x"] = "w" if resume else "x"
         self._waiting: list[Callable[[], dict[str, Any]]] = []
         self._skipped: TickRecord | _Plain | None = None
         self._due = 0.0

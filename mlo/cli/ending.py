@@ -31,9 +31,10 @@ def ending(error: BaseException) -> Ending | None:
         wrong = isinstance(error, ConfigurationError | DeclarationError)
         return USAGE if wrong else FAILED, str(error)
     if isinstance(error, KeyboardInterrupt):
-        # What shells and schedulers expect of a process that a signal has ended.
-        known = isinstance(error, Interrupted)
-        return (128 + error.signal, str(error)) if known else (INTERRUPTED, "interrupted")
+        if isinstance(error, Interrupted):
+            # What shells and batch systems expect of a process that a signal has ended.
+            return 128 + error.signal, str(error)
+        return INTERRUPTED, "interrupted"
     return None
 
 
