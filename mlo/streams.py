@@ -123,7 +123,7 @@ class Stream:
             self._iterator = self._resumed(state)
         self.held, self._ahead = held, ahead
         self.used, self._drawn, self._ended = state["used"], state["drawn"], [*state["ended"]]
-        pass
+        self._in_epoch = 0 if self._iterator is None else state["in_epoch"]
 
     def _resumed(self, state: Mapping[str, Any]) -> Iterator[Any] | None:
         """The iterator at its place; `None` where a new epoch is to begin."""

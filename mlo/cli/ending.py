@@ -31,11 +31,15 @@ def ending(error: BaseException) -> Ending | None:
         wrong = isinstance(error, ConfigurationError | DeclarationError)
         return USAGE if wrong else FAILED, str(error)
     if isinstance(error, KeyboardInterrupt):
-        if isinstance(error, Interrupted):
-            # What shells and batch systems expect of a process that a signal has ended.
-            return 128 + error.signal, str(error)
-        return INTERRUPTED, "interrupted"
+        return _of_interrupt(error)
     return None
+
+
+def _of_interrupt(error: KeyboardInterrupt) -> Ending:
+    if isinstance(error, Interrupted):
+        # What shells and batch systems expect of a process that a signal has ended.
+        return 128 + error.signal, str(error)
+    return INTERRUPTED, "interrupted"
 
 
 def _of_exit(stop: SystemExit) -> Ending:

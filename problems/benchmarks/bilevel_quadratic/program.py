@@ -36,7 +36,7 @@ class Batches:
     generator: torch.Generator
 
     def __post_init__(self) -> None:
-        self._state = {"order": self.generator.get_state(), "given": 0}
+        self._state: dict[str, Any] = {"order": self.generator.get_state(), "given": 0}
         self._resumed = False
 
     def __iter__(self) -> Iterator[Tensor]:

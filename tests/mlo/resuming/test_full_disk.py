@@ -1,4 +1,4 @@
-"""A disk that fills up ends a run with its last state intact, and the run goes on once there is room."""
+"""A disk that fills up ends a run with its last state intact; once there is room it goes on."""
 
 from __future__ import annotations
 
