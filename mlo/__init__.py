@@ -8,6 +8,7 @@ from mlo.condition import Condition
 from mlo.engine import Engine
 from mlo.errors import MloError
 from mlo.graph import DependencyGraph
+from mlo.guarding import Guards
 from mlo.hypergradients import (
     ConjugateGradient,
     Dense,
@@ -33,6 +34,7 @@ from mlo.hypergradients import (
     methods,
     register,
 )
+from mlo.incident import replay
 from mlo.moves import Move
 from mlo.own_loop import solution
 from mlo.problem import Problem
@@ -66,6 +68,7 @@ __all__ = [
     "EvaluationRecord",
     "FiniteDifference",
     "ForwardMode",
+    "Guards",
     "Hypergradient",
     "Implicit",
     "Info",
@@ -100,5 +103,6 @@ __all__ = [
     "methods",
     "read_checkpoint",
     "register",
+    "replay",
     "solution",
 ]

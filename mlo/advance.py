@@ -13,6 +13,7 @@ from mlo.setting import Setting
 from mlo.sweep import Gradient, Sweep
 from mlo.types import PartialTensors
 from mlo.update import needs_closure, take_step
+from mlo.watch import UNWATCHED, Watch
 
 
 def advance(
@@ -28,6 +29,7 @@ def advance(
     past: tuple[Move, ...] = (),
     trial: bool = False,
     ready: Callable[[], None] | None = None,
+    watch: Watch = UNWATCHED,
 ) -> tuple[Gradient, Move]:
     """Take the total gradient of `name` in the sweep and step `params` with it.
 
@@ -46,6 +48,7 @@ def advance(
         past: the recorded moves that led here.
         trial: whether the move is made on trial.
         ready: called between gradient and step; until then nothing live has changed.
+        watch: is told of loss, responses, gradient and step.
 
     Raises:
         LossError: the loss depends on none of the problem's variables.
@@ -54,14 +57,21 @@ def advance(
     problem = program.problems[name]
     needs = problem.hypergradient.needs
     recorded = kept and program.records_moves(name)
+    watch.under(name, setting)
+    sweep.watch = watch
     gradient = sweep.gradient(
         name,
         setting,
         graph=graph and recorded and "graph" in needs and not program.graph.scope(name),
         context=recorded and "context_gradient" in needs,
     )
+    sweep.watch = UNWATCHED  # not what a closure evaluates on the way of a line search
     _check_dependence(name, gradient.values)
+    watch.gradient(name, gradient)
+    if kept:
+        watch.probe(sweep, name, setting, gradient)
     rate = program.learning_rate(name)
+    stepped = watch.stepping(name, optimizer, params, trial=trial)
     if ready is not None:
         ready()
 
@@ -81,6 +91,7 @@ def advance(
         adapted="adaptation" in needs,
         closure=(gradient.evaluation.value, again) if needs_closure(optimizer) else None,
     )
+    stepped()
     if not recorded:
         return gradient, Move(setting, rate)
     seen = {other: sweep.values[other] for other in program.graph.surroundings(name)}

@@ -25,6 +25,9 @@ from mlo.errors import (
 )
 from mlo.evaluations import Evaluations
 from mlo.graph import DependencyGraph
+from mlo.guarding import Guards, checked_guards
+from mlo.health import Health
+from mlo.incident import Incident
 from mlo.loop import Loop
 from mlo.mover import Mover
 from mlo.problem import Problem
@@ -37,6 +40,7 @@ from mlo.run_result import RunResult
 from mlo.saving import Saving
 from mlo.schedule import Schedule, Timing
 from mlo.streams import make_streams
+from mlo.tick_guard import TickGuard
 from mlo.vectors import dense, filled
 
 
@@ -65,6 +69,8 @@ class Engine:
             recomputes it, for memory.
         dry_run: evaluate every loss once, on the first batches, so that mistakes show at once;
             nothing moves and the batches are used by the first ticks.
+        guards: what is watched, and done, about numbers that are not finite, solves that fail and
+            losses that diverge.
 
     Attributes:
         graph: the dependency graph; print it, or ask it for `to_networkx()` and `to_mermaid()`.
@@ -88,6 +94,7 @@ class Engine:
         device: torch.device | str | None = None,
         retain: bool = True,
         dry_run: bool = True,
+        guards: Guards = Guards(),  # noqa: B008  (frozen)
     ) -> None:
         target = None if device is None else find_device(device)
         if data is not None and not isinstance(data, Mapping):
@@ -107,6 +114,8 @@ class Engine:
         self._counts = self.schedule.start()
         self._streams = make_streams(data or {}, target)
         self._mover = Mover(self._program, self.schedule, self._streams, retain=retain)
+        self._guard = TickGuard(self._mover, self._streams, checked_guards(guards))
+        self._health = Health(tuple(self.problems), self.graph.responding, guards)
         # Drawn now, as the first thing that a plain loop would draw.
         for name, stream in self._streams.items():
             stream.present(self.schedule.micro_batches(name))
@@ -135,6 +144,8 @@ class Engine:
 
         Raises:
             EvaluationError: (one of its kinds) a loss failed.
+            NonfiniteError: a NaN or an infinity appeared; nothing of that move was applied.
+            SolveError: a whole tick was made, but solves fail or a loss diverges (see `Guards`).
             StreamError: a data stream has nothing to give.
         """
         check_mode()
@@ -142,20 +153,17 @@ class Engine:
         plan = self.schedule.plan(self.tick, self._counts)
         for name, draws in plan.draws.items():
             self._streams[name].advance(draws)
-        moves = []
-        try:
-            for i, name in enumerate(plan.order):
-                for record in self._mover.move(
-                    name, plan.tick, due=plan.order, later=plan.order[i + 1 :]
-                ):
-                    moves.append(record)
-                    if on_move is not None:
-                        on_move(record)
-        finally:
-            self._mover.end_tick()
+        made = self._guard.make(plan, on_move)
         self._counts = dict(plan.counts)
         self.tick += 1
-        return TickRecord(plan.tick, tuple(moves), time.perf_counter() - started)
+        self._health.see(made)
+        seconds = time.perf_counter() - started
+        return TickRecord(plan.tick, made.moves, seconds, made.taken_back)
+
+    @property
+    def incident(self) -> Incident | None:
+        """The last move that met a NaN or an infinity, for `mlo.incident.replay`."""
+        return self._guard.incident
 
     def hypergradient(self, name: str) -> dict[str, Tensor]:
         """The total gradient of a problem at the present point on the present batch.
@@ -267,7 +275,8 @@ class Engine:
         start = StartRecord(
             progress.total, tuple(self.problems), str(self.graph), self.graph.plain(), progress.done
         )
-        return Loop(self.step, watchers, evaluations, saving, kept).run(start, progress)
+        loop = Loop(self.step, watchers, evaluations, saving, kept, self._health.summary)
+        return loop.run(start, progress)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a run changes, between two ticks, as plain values.

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 from mlo.description import check_same, described_program, described_versions
 from mlo.devices import generating
 from mlo.errors import CheckpointError
-from mlo.move_state import Unpacker, packed_move
+from mlo.move_state import Unpacker, packed_memory, unpacker_of
 from mlo.plain import copied, differences
 from mlo.problem_state import load_problem_state, problem_state
 from mlo.randomness import RandomState
+from mlo.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mlo.engine import Engine
+    from mlo.tick_guard import TickGuard
 
 FORMAT = 1
 """Of the values below; another one is not read."""
 
 PARTS = (
     *("format", "versions", "program", "tick", "counts", "problems"),
-    *("streams", "moves", "mover", "random"),
+    *("streams", "memory", "fresh", "guard", "health", "random"),
 )
 
 State = Mapping[str, Any]
@@ -42,8 +44,10 @@ def engine_state(engine: Engine) -> dict[str, Any]:
         "counts": dict(engine._counts),
         "problems": {name: problem_state(p) for name, p in program.problems.items()},
         "streams": {name: stream.state_dict() for name, stream in engine._streams.items()},
-        "moves": {name: packed_move(move) for name, move in mover.moves.items()},
-        "mover": mover.state_dict(),
+        "memory": packed_memory(mover.memory()),
+        "fresh": dict(mover.restarts.fresh),
+        "guard": _guard_state(engine._guard),
+        "health": engine._health.state_dict(),
         "random": RandomState.capture(generating(program.devices)).plain(),
     }
 
@@ -91,22 +95,39 @@ def _load(engine: Engine, state: State) -> None:
     mover = engine._mover
     for name, problem in engine._program.problems.items():
         load_problem_state(problem, state["problems"][name])
-    likes = {name: stream.present() for name, stream in engine._streams.items()}
-    unpacker = Unpacker(engine._program, likes)
+    unpacker = unpacker_of(engine._program, engine._streams)
     for name, stream in engine._streams.items():
         stream.load_state_dict(state["streams"][name])
-    mover.moves = {n: unpacker.move(n, move) for n, move in copied(state["moves"]).items()}
-    mover.load_state_dict(copied(state["mover"]))
+    mover.recall(unpacker.memory(copied(state["memory"])))
+    mover.restarts.fresh = copied(state["fresh"])
+    _load_guard(engine._guard, copied(state["guard"]), unpacker)
+    engine._health.load_state_dict(state["health"])
     engine.tick, engine._counts = state["tick"], dict(state["counts"])
     # Last, since what was done until here may have drawn from it.
     RandomState.from_plain(state["random"]).restore()
 
 
+def _guard_state(guard: TickGuard) -> dict[str, Any]:
+    """Where a tick that is taken back goes back to."""
+    kept: dict[str, Any] | None = None
+    if guard.last is not None:
+        memory = packed_memory(guard.last.memory)
+        kept = {"problems": dict(guard.last.problems), "memory": memory}
+    return {"in_row": guard.in_row, "taken": guard.taken, "last": kept}
+
+
+def _load_guard(guard: TickGuard, state: State, unpacker: Unpacker) -> None:
+    last = state["last"]
+    if last is not None:
+        last = Snapshot(last["problems"], unpacker.memory(last["memory"]))
+    guard.in_row, guard.taken, guard.last = state["in_row"], state["taken"], last
+
+
 def _check_exact(engine: Engine, state: State) -> None:
     now = engine_state(engine)
     inexact = [name for name, stream in engine._streams.items() if stream.inexact]
-    parts = ("tick", "counts", "problems", "moves", "mover", "random")
-    pairs = [(part, state[part], now[part]) for part in parts]
+    parts = set(PARTS) - {"format", "versions", "program", "streams"}
+    pairs = [(part, state[part], now[part]) for part in sorted(parts)]
     pairs += [
         (f"streams.{name}", state["streams"][name], now["streams"][name])
         for name in engine._streams

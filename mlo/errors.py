@@ -35,6 +35,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlo.incident import Incident
 
 
 class MloError(Exception):
@@ -90,7 +94,15 @@ class ReplayError(EvaluationError):
 
 
 class NonfiniteError(EvaluationError):
-    """A NaN or an infinity appeared in a loss, a gradient, an adjoint or a parameter."""
+    """A NaN or an infinity appeared in a loss, a gradient, an adjoint or a parameter.
+
+    Attributes:
+        what: the message without what to do about it.
+        incident: what is needed to make the move again; see `mlo.incident.replay`.
+    """
+
+    what: str = ""
+    incident: Incident | None = None
 
 
 class SolveError(EvaluationError):

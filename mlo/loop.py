@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mlo.callbacks.base import Stop, Watchers
 from mlo.errors import Interrupted, described
 from mlo.evaluations import Evaluations
+from mlo.health import ProblemHealth
 from mlo.interruptions import Interruptions
 from mlo.progress import Progress
 from mlo.records import MoveRecord, StartRecord, TickRecord
@@ -28,6 +29,7 @@ class Loop:
         evaluations: what is to be evaluated.
         saving: saves states, where that is asked for.
         record_every: of how many tick records one is kept for the result.
+        health: how the problems have fared so far.
     """
 
     step: Step
@@ -35,6 +37,7 @@ class Loop:
     evaluations: Evaluations
     saving: Saving
     record_every: int
+    health: Callable[[], Mapping[str, ProblemHealth]]
 
     def run(self, start: StartRecord, progress: Progress) -> RunResult:
         """Run until `progress`, which is kept up to date, has ended.
@@ -61,8 +64,8 @@ class Loop:
             raise
         finally:
             seconds = time.perf_counter() - started
-            found = tuple(progress.evaluations)
-            result = RunResult(status, reason, progress.done, seconds, tuple(records), found)
+            found = tuple(records), tuple(progress.evaluations), self.health()
+            result = RunResult(status, reason, progress.done, seconds, *found)
             self.watchers.end(result)
         return result
 

@@ -1,4 +1,4 @@
-"""Recorded moves as plain values and back, so that a checkpoint can hold them."""
+"""What a mover remembers, recorded moves above all, as plain values and back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from mlo.optimizer_steps import STEP_RULES, ParameterStep
 from mlo.program import Program
 from mlo.randomness import RandomState
 from mlo.setting import Setting
+from mlo.snapshot import Memory
+from mlo.streams import Stream
 from mlo.update import Step
 
 Plain = dict[str, Any]
+
+
+def packed_memory(memory: Memory) -> Plain:
+    """What a mover remembers, as plain values that share its tensors."""
+    return {**vars(memory), "moves": {n: packed_move(move) for n, move in memory.moves.items()}}
 
 
 def packed_move(move: Move) -> Plain:
@@ -47,6 +54,11 @@ class Unpacker:
     def __init__(self, program: Program, likes: Mapping[str, Any]) -> None:
         self.program = program
         self.likes = likes
+
+    def memory(self, plain: Plain) -> Memory:
+        """What a mover is to remember."""
+        moves = {name: self.move(name, part) for name, part in plain["moves"].items()}
+        return Memory(**{**plain, "moves": moves})
 
     def move(self, name: str, plain: Plain) -> Move:
         """A move of the problem called `name`."""
@@ -89,6 +101,11 @@ class Unpacker:
         projection = self.program.projection(name) if plain["projected"] else None
         parts = {key: plain[key] for key in ("derivative", "carry", "unprojected")}
         return Step(updates=updates, projection=projection, **parts)
+
+
+def unpacker_of(program: Program, streams: Mapping[str, Stream]) -> Unpacker:
+    """An unpacker that builds batches after those that the streams give."""
+    return Unpacker(program, {name: stream.present() for name, stream in streams.items()})
 
 
 def _packed_setting(setting: Setting) -> Plain:

@@ -13,18 +13,20 @@ from mlo.advance import advance
 from mlo.draws import micro_batches
 from mlo.hypergradients import Hypergradient
 from mlo.moves import Begun, Move, past_of
+from mlo.plain import copied
 from mlo.program import Program
 from mlo.records import MoveRecord, ResponseRecord
 from mlo.restarts import Restarts
 from mlo.schedule import Schedule
 from mlo.schedulers import Schedulers
 from mlo.setting import Setting
+from mlo.snapshot import Memory
 from mlo.standpoints import Standpoints
 from mlo.streams import Stream
 from mlo.sweep import Gradient, Sweep
 from mlo.types import PartialTensors, Tensors
 from mlo.update import needs_closure, trial_copy
-from mlo.vectors import norm
+from mlo.watch import UNWATCHED, Place, Watch
 
 
 class Mover:
@@ -56,6 +58,7 @@ class Mover:
         self._points = Standpoints(program)
         self.restarts = Restarts(program) if restarts is None else restarts
         self._schedulers = Schedulers(streams)
+        self.watch: Watch = UNWATCHED
 
     def move(
         self, name: str, tick: int, *, due: Sequence[str], later: Sequence[str]
@@ -77,10 +80,15 @@ class Mover:
         wanted = any(name in graph.scope(upper) for upper in later) and not lookahead
         if any(peer in graph.peers(name) for peer in later):
             self._points.leave(name)
+        bare = name in graph.responding and not graph.support(name)
+        bare = bare and name not in self.program.starts
         repeat = self.program.problems[name].repeat
         for update in range(repeat):
             kept = remembered and (update == repeat - 1 or not alone)
-            yield self._update(name, tick, update, due, kept=kept, graph=wanted and kept)
+            self.watch.begin(Place(tick, name, update, tuple(due), bare))
+            record = self._update(name, tick, update, due, kept=kept, graph=wanted and kept)
+            self.watch.end()
+            yield record
 
     def _update(
         self,
@@ -111,6 +119,7 @@ class Mover:
             begun=begun,
             past=self._past(sweep, name, update),
             ready=write if begun is not None else None,
+            watch=self.watch,
         )
         self._points.arrive(name)
         self.restarts.made[name] += last
@@ -154,19 +163,41 @@ class Mover:
                 sweep = Sweep(self.program, values, {}, {})
                 self._begin(sweep, name, 0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What is remembered between ticks besides the recorded moves, as plain values."""
-        return {
-            "states": dict(self.states),
-            "restarts": self.restarts.state_dict(),
-            "heard": dict(self._schedulers.heard),
-        }
+    def remake(self, place: Place) -> tuple[Gradient, Tensors]:
+        """Evaluate an update of a real move as it is made, step a copy, and move nothing.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        Returns:
+            Loss and total gradient, and where the step leads.
+        """
+        name, problem = place.name, self.program.problems[place.name]
+        sweep = self._standing(name, copied=True)
+        begun = self._begin(sweep, name, place.tick) if place.update == 0 else None
+        live = list(self.program.variables[name].values())
+        optimizer, params = trial_copy(problem.optimizer, live, sweep.values[name])
+        if begun is not None:
+            self.restarts.renew(name, optimizer)
+        self._make_ready(sweep, name, place.tick, place.due)
+        setting = self._setting(name, place.tick, place.update)
+        gradient, _ = advance(sweep, name, setting, optimizer, params, graph=False, kept=False)
+        return gradient, tuple(p.detach() for p in params)
+
+    def memory(self) -> Memory:
+        """What is remembered besides the problems themselves, in copies where that may change."""
+        return Memory(
+            {name: move.without_graph() for name, move in self.moves.items()},
+            copied(self.states),
+            dict(self.restarts.made),
+            dict(self._schedulers.heard),
+            self._points.kept(),
+        )
+
+    def recall(self, memory: Memory) -> None:
         """Remember that instead."""
-        self.states = dict(state["states"])
-        self.restarts.load_state_dict(state["restarts"])
-        self._schedulers.heard = dict(state["heard"])
+        self.moves = dict(memory.moves)
+        self.states = copied(dict(memory.states))
+        self.restarts.made = dict(memory.made)
+        self._schedulers.heard = dict(memory.heard)
+        self._points.put(memory.standpoints)
 
     def end_tick(self) -> None:
         """Let go of what lives no longer than a tick."""
@@ -239,6 +270,7 @@ class Mover:
                 begun=begun,
                 past=self._past(sweep, name, update),
                 trial=True,
+                watch=self.watch,
             )
             begun = None
             sweep.values[name] = tuple(p.detach().clone() for p in params)
@@ -253,7 +285,10 @@ class Mover:
 
     def _begin(self, sweep: Sweep, name: str, tick: int) -> Begun | None:
         batches = micro_batches(self.program, self.streams, name, 0)
-        return self.restarts.begin(sweep, name, batches, tick)
+        begun = self.restarts.begin(sweep, name, batches, tick)
+        if begun is not None:
+            self.watch.begun(name, sweep.values[name])
+        return begun
 
     def _setting(self, name: str, tick: int, update: int) -> Setting:
         """The setting of the given update of `name` in this tick (-1: the tick's own batch)."""
@@ -286,7 +321,7 @@ def _record(
         tick=tick,
         loss=evaluation.value,
         metrics=evaluation.metrics,
-        gradient_norm=norm([g.detach() for g in gradient.values if g is not None]),
+        gradient_norm=gradient.norm,
         learning_rate=learning_rate,
         responses=sweep.responses,
     )

@@ -164,11 +164,19 @@ class MoveRecord:
 
 @dataclasses.dataclass(frozen=True)
 class TickRecord:
-    """All moves of one tick, in the order in which they were made, and the seconds they took."""
+    """All moves of one tick, in the order in which they were made, and the seconds they took.
+
+    Attributes:
+        tick: the tick, counted from 0.
+        moves: its moves; none where it was taken back.
+        seconds: how long it took.
+        taken_back: where something was not finite: what, and how far things went back.
+    """
 
     tick: int
     moves: tuple[MoveRecord, ...]
     seconds: float
+    taken_back: str | None = None
 
     @property
     def losses(self) -> dict[str, float]:
@@ -178,7 +186,8 @@ class TickRecord:
     def plain(self) -> dict[str, Any]:
         """The record as plain numbers, ready for JSON."""
         moves = [move.plain() for move in self.moves]
-        return {"kind": "tick", "tick": self.tick, "seconds": self.seconds, "moves": moves}
+        plain = {"kind": "tick", "tick": self.tick, "seconds": self.seconds, "moves": moves}
+        return plain if self.taken_back is None else {**plain, "taken_back": self.taken_back}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -19,12 +18,16 @@ class Restarts:
 
     Args:
         program: the compiled declaration.
+
+    Attributes:
+        made: problem -> moves made.
+        fresh: problem -> the state of its optimizer before its first step.
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.made = dict.fromkeys(program.problems, 0)
-        self._fresh = {n: kept_state(program.problems[n].optimizer) for n in program.starts}
+        self.fresh = {n: kept_state(program.problems[n].optimizer) for n in program.starts}
 
     def begin(self, sweep: Sweep, name: str, batches: Sequence[Batch], tick: int) -> Begun | None:
         """Set `name` in the sweep to its start, if its coming move begins there."""
@@ -40,14 +43,6 @@ class Restarts:
             sweep.values[name] = tuple(t.detach().clone() for t in own)
         return begun
 
-    def state_dict(self) -> dict[str, Any]:
-        """The counts, and the optimizers' states from before their first steps."""
-        return {"made": dict(self.made), "fresh": dict(self._fresh)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take those instead."""
-        self.made, self._fresh = dict(state["made"]), dict(state["fresh"])
-
     def write(self, name: str, values: Tensors) -> None:
         """Put the live problem where it begins, its optimizer as it was when it was given."""
         with torch.no_grad():
@@ -58,4 +53,4 @@ class Restarts:
 
     def renew(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimizer of `name`, or a copy of it, the state from before its first step."""
-        renew(optimizer, self._fresh[name])
+        renew(optimizer, self.fresh[name])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mlo.errors import ConfigurationError
+from mlo.health import ProblemHealth
 from mlo.records import EvaluationRecord, TickRecord
 
 
@@ -31,6 +33,7 @@ class RunResult:
         seconds: wall-clock time of the run, that before it was resumed included.
         records: tick records, every `record_every`-th one; of a run that was resumed, those since.
         evaluations: evaluation records, in order; of a run that was resumed, all of them.
+        health: problem -> how it fared, since the engine was built.
     """
 
     status: Status
@@ -39,6 +42,7 @@ class RunResult:
     seconds: float
     records: tuple[TickRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]
+    health: Mapping[str, ProblemHealth] = dataclasses.field(default_factory=dict)
 
     def last(self, name: str) -> dict[str, float]:
         """Metrics of the last evaluation called `name`; empty where there was none."""
@@ -67,4 +71,5 @@ class RunResult:
     def plain(self) -> dict[str, Any]:
         """The end of the run, ready for JSON (without the records, which have their own lines)."""
         end = {"kind": "end", "status": self.status.value, "reason": self.reason}
-        return {**end, "ticks": self.ticks, "seconds": self.seconds}
+        health = {name: found.plain() for name, found in self.health.items()}
+        return {**end, "ticks": self.ticks, "seconds": self.seconds, "health": health}

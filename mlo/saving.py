@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlo.callbacks.base import Watchers
 from mlo.checkpoints import Checkpoints
 from mlo.engine_state import engine_state, load_engine_state
-from mlo.errors import CheckpointError, Interrupted, ResumeWarning
+from mlo.errors import CheckpointError, Interrupted, NonfiniteError, ResumeWarning
+from mlo.files import make_folder, writing
 from mlo.interruptions import Interruptions
 from mlo.progress import Progress
 from mlo.records import TickRecord
@@ -30,6 +32,7 @@ class Saving:
         self.engine = engine
         self.checkpoints = checkpoints
         self.active = checkpoints is not None
+        self._seen = engine.incident
         if checkpoints is not None:
             checkpoints.begin()
 
@@ -62,13 +65,22 @@ class Saving:
     def guarded(
         self, step: Callable[..., TickRecord], on_move: Callable[..., None], signals: Interruptions
     ) -> TickRecord:
-        """Make a tick. One that fails after a signal was interrupted: workers may hear it too.
+        """Make a tick, and save what it took to make a move that met a NaN or an infinity.
+
+        A tick that fails after a signal was interrupted: workers that load batches may hear it too.
 
         Raises:
             Interrupted: that was so.
         """
         try:
-            return step(on_move)
+            record = step(on_move)
+            self._keep_incident()
+            return record
+        except NonfiniteError as error:
+            path = self._keep_incident()
+            if path is not None:
+                error.add_note(f"to make that move again: mlo.replay(engine, '{path}')")
+            raise
         except Exception as error:
             if signals.received is None or self.checkpoints is None:
                 raise
@@ -78,6 +90,18 @@ class Saving:
                 f"that the last state in '{place}' counts: {advice}",
                 signals.received,
             ) from error
+
+    def _keep_incident(self) -> pathlib.Path | None:
+        """Save the incident of the tick, where there was one; return where."""
+        incident = self.engine.incident
+        if self.checkpoints is None or incident is None or incident is self._seen:
+            return None
+        self._seen = incident
+        path = self.checkpoints.path / f"nonfinite-tick-{incident.tick}.pt"
+        with writing(path, CheckpointError):
+            make_folder(path.parent)
+        incident.save(path)
+        return path
 
     def after(
         self, tick: int, progress: Progress, watchers: Watchers, signals: Interruptions

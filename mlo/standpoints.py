@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -64,10 +65,38 @@ class Standpoints:
         self._snapshots.pop(name, None)
         self.moved.add(name)
 
+    def kept(self) -> dict[str, Any]:
+        """What is remembered in this tick, with modules by their problem and path."""
+        places = self._places() if self._stood_buffers else {}
+        return {
+            "moved": sorted(self.moved),
+            "stood": dict(self._stood),
+            "buffers": [(*places[m], key, b) for (m, key), b in self._stood_buffers.items()],
+        }
+
+    def put(self, kept: Mapping[str, Any]) -> None:
+        """Remember that instead."""
+        self.end_tick()
+        modules = {}
+        if kept["buffers"]:
+            modules = {place: module for module, place in self._places().items()}
+        self.moved.update(kept["moved"])
+        self._stood.update(kept["stood"])
+        for problem, path, key, buffer in kept["buffers"]:
+            self._stood_buffers[modules[problem, path], key] = buffer
+
     def end_tick(self) -> None:
         """Forget; everybody stands where they are."""
         for memory in (self._snapshots, self._stood, self._stood_buffers, self.moved):
             memory.clear()
+
+    def _places(self) -> dict[int, tuple[str, str]]:
+        """Id of a module -> the first problem and path that lead to it."""
+        found: dict[int, tuple[str, str]] = {}
+        for name, problem in self.program.problems.items():
+            for path, module in problem.module.named_modules():
+                found.setdefault(id(module), (name, path))
+        return found
 
     def _snapshot(self, name: str) -> Tensors:
         """A copy of where a problem stands, made once and shared until it moves."""

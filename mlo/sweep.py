@@ -26,7 +26,8 @@ from mlo.response import check_result, respond
 from mlo.setting import Setting
 from mlo.site import Site
 from mlo.types import PartialTensors, Tensors, Values
-from mlo.vectors import dense, detached, leaves, plus
+from mlo.vectors import dense, detached, leaves, norm, plus
+from mlo.watch import UNWATCHED, Watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Gradient:
     graph: Linearization | None = None
     context_gradient: PartialTensors | None = None
 
+    @functools.cached_property
+    def norm(self) -> Tensor:
+        """The Euclidean norm of the total gradient, 0-dim."""
+        return norm([g.detach() for g in self.values if g is not None])
+
 
 class Sweep:
     """Values, moves and method states of one computation.
@@ -47,6 +53,9 @@ class Sweep:
         values: problem -> where it stands.
         moves: problem -> the move (or only its setting) that its response is taken at.
         states: problem -> state of its method; new states replace these here and nowhere else.
+
+    Attributes:
+        watch: is told of what is computed.
     """
 
     def __init__(
@@ -60,13 +69,14 @@ class Sweep:
         self.values = dict(values)
         self.moves = dict(moves)
         self.states = dict(states)
+        self.watch: Watch = UNWATCHED
         self._solves: dict[tuple[str, str], list[Info]] = {}
 
     def as_of(self, move: Move) -> Sweep:
         """The sweep in which a recorded move was made; what it finds is found by this one."""
         values, moves = {**self.values, **move.reads}, {**self.moves, **move.below}
         then = Sweep(self.program, values, moves, {})
-        then.states, then._solves = self.states, self._solves
+        then.states, then._solves, then.watch = self.states, self._solves, self.watch
         return then
 
     def note(self, name: str, method: str, info: Info) -> None:
@@ -93,8 +103,10 @@ class Sweep:
         if name not in self.states:
             with torch.no_grad():  # states are plain tensors
                 self.states[name] = method.init(make())
+        self.watch.answering(name)
         result = method.vjp(condition, cotangent, self.states[name])
         check_result(name, method, result, condition.params, condition.context)
+        self.watch.answered(name, method, cotangent, result.grads, condition)
         self.states[name] = result.state
         self.note(name, type(method).__name__, result.info)
         return result
@@ -137,6 +149,7 @@ class Sweep:
                 evaluation, grads = self._accumulated(name, env, wrt, setting, replay=replay)
             else:
                 evaluation = self.total(name, own, env, setting, replay=replay)
+                self.watch.loss(name, evaluation.value)
                 grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
         values, rest = grads[: len(own)], grads[len(own) :]
         kept = Linearization(own, outside, values) if graph else None
@@ -218,6 +231,7 @@ class Sweep:
 
         def add(part: Evaluation) -> None:
             nonlocal sums
+            self.watch.loss(name, part.value)
             sums = plus(sums, dense(differentiate(name, [part.loss], flat)))
             parts.append(dataclasses.replace(part, loss=part.value))
 

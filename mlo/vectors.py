@@ -18,7 +18,7 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def norm(a: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm, in float32 or better."""
-    norms = [torch.linalg.vector_norm(widened(_entries(x))) for x in a]
+    norms = [torch.linalg.vector_norm(widened(entries(x))) for x in a]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
 
@@ -72,7 +72,7 @@ def widened(x: Tensor) -> Tensor:
 
 def finite(tensors: Sequence[Tensor | None]) -> Tensor:
     """Whether all entries are finite, 0-dim; what is `None` is."""
-    present = [_entries(x).isfinite().all() for x in tensors if x is not None]
+    present = [entries(x).isfinite().all() for x in tensors if x is not None]
     return torch.stack(present).all() if present else torch.tensor(True)
 
 
@@ -121,6 +121,6 @@ def unflat(vector: Tensor, like: Tensors) -> Tensors:
     return tuple(p.reshape(t.shape) for p, t in zip(parts, like, strict=True))
 
 
-def _entries(x: Tensor) -> Tensor:
+def entries(x: Tensor) -> Tensor:
     """The stored entries of a sparse tensor; a dense one as it is."""
     return x.coalesce().values() if x.is_sparse else x

@@ -69,9 +69,15 @@ class Console(Callback):
         self._metrics[record.name] = record.metrics
 
     def on_end(self, result: RunResult) -> None:
-        """Draw the last state and say how the run ended."""
-        if self._job is None and self._board is not None:
+        """Draw the last state, and say what went wrong on the way and how the run ended."""
+        if self._board is None:
+            return
+        if self._job is None:
             self._board.close()
+        for found in result.health.values():
+            for note in found.notes:
+                self._board.note(f"{self.title}: {note}")
+        if self._job is None:
             self._board.note(f"{self.title}: {result.reason}")
             self._board = None
 

@@ -28,7 +28,7 @@ def in_double(engine: Engine) -> Iterator[None]:
     states = [(s, dict(s)) for o in optimizers for s in o.state.values() if isinstance(s, dict)]
     batches = [(s, s.held, s._ahead) for s in streams]
     restarts = engine._mover.restarts
-    fresh = restarts._fresh
+    fresh = restarts.fresh
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
@@ -39,13 +39,13 @@ def in_double(engine: Engine) -> Iterator[None]:
             module._buffers[name] = _double(buffer)
         for state, entries in states:
             state.update({k: _double(v) if _is_vector(v) else v for k, v in entries.items()})
-        restarts._fresh = tree_map(lambda x: _double(x) if _is_vector(x) else x, fresh)
+        restarts.fresh = tree_map(lambda x: _double(x) if _is_vector(x) else x, fresh)
         for stream, held, ahead in batches:
             stream.held, stream._ahead = tree_map(_double, held), tree_map(_double, ahead)
         yield
     finally:
         torch.set_default_dtype(default)
-        restarts._fresh = fresh
+        restarts.fresh = fresh
         for p, values in data:
             p.grad = None
             p.data = values

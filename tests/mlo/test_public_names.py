@@ -17,12 +17,12 @@ import mlo.testing
 from mlo import errors
 
 NAMES = """
-Callback Condition ConjugateGradient Dense DependencyGraph Diagonal Direct Engine
-EvaluationRecord FiniteDifference ForwardMode Hypergradient Implicit Info Iterative
-LinearSolution Minres MloError Move MoveRecord Neumann Nystrom NystromSketch OneStep
+Callback CheckpointRecord Checkpoints Condition ConjugateGradient Dense DependencyGraph Diagonal
+Direct Engine EvaluationRecord FiniteDifference ForwardMode Guards Hypergradient Implicit Info
+Iterative LinearSolution Minres MloError Move MoveRecord Neumann Nystrom NystromSketch OneStep
 OptimizerDiagonal Outcome Preconditioner Preconditioning Problem ResponseRecord Result RunResult
 Sama StartRecord Status Stop TickRecord Unrolled __version__ errors load_weights make_method
-methods register solution
+methods read_checkpoint register replay solution
 """
 EXPORTED = NAMES.split()
 
@@ -79,7 +79,8 @@ def test_records_and_methods_are_frozen(name):
 
 
 def test_documented_arguments_are_those_of_the_signature():
-    for kind in (mlo.Engine, mlo.Problem, mlo.Neumann, mlo.ConjugateGradient, mlo.FiniteDifference):
+    methods = (mlo.Neumann, mlo.ConjugateGradient, mlo.FiniteDifference)
+    for kind in (mlo.Engine, mlo.Problem, mlo.Guards, *methods):
         text = next(c.__doc__ for c in kind.__mro__ if c.__doc__ and "Args:\n" in c.__doc__)
         section = text.split("Args:\n")[1].split("\n\n")[0]
         indent = len(section) - len(section.lstrip())
@@ -132,6 +133,31 @@ def unsolvable():
     return mlo.testing.check_hypergradient(engine, "upper")
 
 
+def failing(limit):
+    """A series that diverges, for a loss that grows."""
+    slope = {"params": {"w": torch.ones(2)}, "optimizer": lambda p: torch.optim.SGD(p, 1.0)}
+
+    def steep(net, upper):
+        return (upper["w"] * net["w"]).square().sum() * 4.0
+
+    lower = mlo.Problem("net", loss=steep, hypergradient=mlo.Neumann(), **slope)
+    upper = mlo.Problem("upper", loss=lambda net: net["w"].sum(), **slope)
+    return mlo.Engine([lower, upper], guards=mlo.Guards(**limit)).step()
+
+
+def drifting():
+    """A loss of another value at every evaluation."""
+    calls = []
+
+    def drift(net, upper):
+        calls.append(0)
+        return (net["w"] - upper["w"]).square().sum() + len(calls)
+
+    one = {"params": {"w": torch.ones(2)}, "optimizer": sgd, "hypergradient": mlo.Dense()}
+    lower = mlo.Problem("net", loss=drift, **one)
+    return mlo.Engine([lower, mlo.Problem("upper", loss=lambda net: net["w"].sum(), **one)]).step()
+
+
 class Stuck(nn.Linear):
     def to(self, *args, **kwargs):
         return self
@@ -151,11 +177,15 @@ RAISED = {
         lambda net: checkpoint(lambda x: x.square().sum(), net["w"], use_reentrant=False)
     ),
     errors.DoubleBackwardError: twice,
+    errors.ReplayError: drifting,
+    errors.NonfiniteError: lambda: engine(lambda net: net["w"].sum() * torch.nan).step(),
+    errors.SolveError: lambda: failing({"max_failed_solves": 1}),
     errors.DeviceError: lambda: engine(
         lambda net: net.weight.sum(), module=Stuck(1, 1), device="meta"
     ),
     errors.StreamError: lambda: engine(lambda net, data: net["w"] @ data, {"data": []}),
     errors.ConfigurationError: lambda: mlo.make_method("neuman"),
+    errors.CheckpointError: lambda: engine().load("absent.pt"),
     errors.CheckError: lambda: mlo.testing.check_method(mlo.Direct()),
     errors.StationarityError: unsolvable,
 }

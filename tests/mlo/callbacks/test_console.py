@@ -34,7 +34,8 @@ def engine(lower=lower_loss):
             optimizer=lambda params: torch.optim.SGD(params, 0.1),
         )
 
-    return mlo.Engine([problem("lower", "w", lower), problem("upper", "c", upper_loss)])
+    problems = [problem("lower", "w", lower), problem("upper", "c", upper_loss)]
+    return mlo.Engine(problems, guards=mlo.Guards(on_nonfinite="ignore"))
 
 
 def screen(terminal=False, width=80):

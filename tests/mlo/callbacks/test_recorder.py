@@ -35,7 +35,8 @@ def engine(scale=None):
         return torch.optim.SGD(params, 0.25)
 
     start = {"x": torch.tensor([1.0, -2.0])}
-    return mlo.Engine([mlo.Problem("point", params=start, loss=loss, optimizer=optimizer)])
+    problem = mlo.Problem("point", params=start, loss=loss, optimizer=optimizer)
+    return mlo.Engine([problem], guards=mlo.Guards(on_nonfinite="ignore"))
 
 
 def norm(point):
@@ -74,7 +75,8 @@ def test_every_record_of_a_run_is_a_line_with_its_numbers(tmp_path):
     assert found[3]["metrics"] == {"norm": pytest.approx(0.75**2 * 5**0.5, rel=1e-12)}
     assert (found[3]["name"], found[3]["tick"], found[3]["distributions"]) == ("norm", 1, {})
     end = {"kind": "end", "status": "completed", "ticks": 4, "seconds": result.seconds}
-    assert found[-1] == {**end, "reason": "all 4 ticks were made"}
+    health = {"point": {"moves": 4, "outcomes": {}, "growth": None, "taken_back": 0}}
+    assert found[-1] == {**end, "reason": "all 4 ticks were made", "health": health}
 
 
 def test_a_loss_that_is_the_parameter_itself_is_recorded_as_it_was_before_the_move():

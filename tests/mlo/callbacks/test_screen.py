@@ -182,13 +182,15 @@ def test_a_log_has_the_same_facts_in_lines_of_80_columns():
     norms = ", ".join(f"{name} {last[name].gradient_norm:.4g}" for name in names[1:])
     worst = max(last["top"].responses, key=lambda r: float(r.info.residual))
     assert worst.problem == "low"
+    told = "".join(f"walk: {note} " for h in result.health.values() for note in h.notes)
+    assert "it diverges" in told
     assert words.partition("; ")[2] == (
         f"loss: {losses}; gradient norm: {norms}; "
         f"hypergradient norm: top {last['top'].gradient_norm:.4g}; "
         f"worst residual {worst.info.residual:.1e} "
         f"(top through low, products {int(worst.info.products)}); "
         f"size: far {result.last('size')['far']:.4g}, near 0.25; "
-        f"FAILED: hypergradient of top through low: {CURVED} walk: all 25 ticks were made"
+        f"FAILED: hypergradient of top through low: {CURVED} {told}walk: all 25 ticks were made"
     )
 
 

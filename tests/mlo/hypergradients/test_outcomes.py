@@ -30,7 +30,8 @@ def went(method, loss, **start):
     at = {name: {"w": torch.tensor(value)} for name, value in start.items()}
     low = mlo.Problem("low", params=at["low"], loss=loss, optimizer=sgd, hypergradient=method)
     top = mlo.Problem("top", params=at["top"], loss=judge, optimizer=sgd)
-    (move,) = (m for m in mlo.Engine([low, top]).step().moves if m.problem == "top")
+    engine = mlo.Engine([low, top], guards=mlo.Guards(on_nonfinite="ignore"))
+    (move,) = (m for m in engine.step().moves if m.problem == "top")
     return move.responses[0].info, move.gradient_norm
 
 
