@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from mlo.errors import CheckpointError
 from mlo.files import replacing
@@ -55,8 +56,8 @@ class Written:
 def write_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Written:
     """Write a state in one step: synced under a temporary name beside it, then renamed.
 
-    Tensors are written without gradients, hooks and attributes. Costs what `torch.save` and
-    `fsync` cost, and no memory for tensors on the CPU.
+    Tensors are written without gradients, hooks and attributes, and of views of larger ones only
+    what is seen. Costs what `torch.save` and `fsync` cost, and no memory for tensors on the CPU.
 
     Args:
         path: the file, which may exist.
@@ -224,8 +225,15 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
             "checkpoint: the state holds itself, or containers in containers without end; "
             "expected a tree of values"
         ) from error
-    plain: dict[str, Any] = mapped_tensors(dict(state), lambda t: t.detach())
+    plain: dict[str, Any] = mapped_tensors(dict(state), _compact)
     return plain
+
+
+def _compact(t: Tensor) -> Tensor:
+    """A bare tensor without the rest of what it is a view of, which torch would write as well."""
+    t = t.detach()
+    whole = t.layout != torch.strided or t.untyped_storage().nbytes() <= t.nbytes
+    return t if whole else t.clone()
 
 
 def _seal(file: BinaryIO) -> str:

@@ -103,7 +103,7 @@ def same(a: Any, b: Any) -> bool:
             return False
         if a.layout != torch.strided:
             return same(a.to_dense(), b.to_dense())
-        return torch.equal(_bits(a), _bits(b))
+        return a.numel() == 0 or torch.equal(_bits(a), _bits(b))
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return False
     if isinstance(a, float) and isinstance(b, float):
@@ -122,4 +122,4 @@ ABSENT = _Absent()
 
 def _bits(t: Tensor) -> Tensor:
     """The bytes of a tensor: NaN is NaN, and -0.0 is not 0.0."""
-    return t.detach().contiguous().reshape(-1).view(torch.uint8)
+    return t.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)

@@ -221,6 +221,12 @@ def test_tensors_and_arrays_are_not_copied_and_lose_their_graph_only():
     assert third["values"].data_ptr() == array.ctypes.data
 
 
+def test_a_conjugate_view_is_written_out():
+    given = torch.view_as_complex(torch.ones(2, 2)).conj()
+    assert not packed(given, "train").is_conj()
+    assert torch.equal(packed(given, "train"), given)
+
+
 def test_a_tensor_stays_on_its_device():
     assert packed([torch.ones(2, device="meta")], "train")["parts"][0].device.type == "meta"
     like = [torch.ones(2)]

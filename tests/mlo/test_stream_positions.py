@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,11 +21,14 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from mlo import streams
+from mlo.errors import CheckpointError
+from mlo.plain import differences
 from mlo.randomness import RandomState
 from problems.benchmarks.bilevel_quadratic.program import Batches
 from problems.datasets import stream as dataset_stream
 
-from .streamed import Augmented, Fixed, follow, generator
+from .streamed import Augmented, Fixed, filed, follow, generator, stream, tick
 
 Pair = collections.namedtuple("Pair", ["x", "y"])
 
@@ -32,8 +36,8 @@ Pair = collections.namedtuple("Pair", ["x", "y"])
 class Steps(Sequence):
     """A sequence of the user's, that may draw at random."""
 
-    def __init__(self, random):
-        self.random = random
+    def __init__(self, draws):
+        self.draws = draws
 
     def __len__(self):
         return 5
@@ -41,7 +45,7 @@ class Steps(Sequence):
     def __getitem__(self, i):
         if i >= 5:
             raise IndexError(i)
-        return torch.rand(2) if self.random else i
+        return torch.rand(2) if self.draws else i
 
 
 class OwnSampler:
@@ -153,8 +157,8 @@ SOURCES = {
     "a list of one": lambda: [None],
     "an array": lambda: np.arange(12.0).reshape(4, 3),
     "a deque": lambda: collections.deque(range(5)),
-    "a sequence": lambda: Steps(random=False),
-    "a sequence that draws": lambda: Steps(random=True),
+    "a sequence": lambda: Steps(draws=False),
+    "a sequence that draws": lambda: Steps(draws=True),
     "in order": loader,
     "without batches": lambda: loader(batch_size=None),
     "drop_last": lambda: loader(drop_last=True, shuffle=True),
@@ -225,12 +229,51 @@ def test_the_epoch_of_a_distributed_sampler_is_part_of_the_place(before, when):
     assert len({str(order) for order in seen.values()}) > 2, "epochs differ in their order"
 
 
+@pytest.mark.parametrize("source", ["a list", "a source that says where it is"])
+def test_batches_that_were_only_looked_at_are_still_ahead(source):
+    one, other = (stream(SOURCES[source](), draws=3) for _ in range(2))
+    tick(one, 1)
+    other.load_state_dict(filed(one.state_dict()))
+    for draws in (1, 1, 3, 2):
+        assert not [*differences(tick(one, draws), tick(other, draws))]
+
+
+def test_the_last_batch_is_compared_where_the_device_has_it(monkeypatch):
+    monkeypatch.setattr(streams, "to_device", lambda batch, device: batch.to(torch.float32))
+    state = filed(stream([torch.ones(2)], device=torch.device("cpu")).state_dict())
+    made = stream([torch.ones(2)], device=torch.device("cpu"))
+    made.load_state_dict(state)
+    assert made.held[0].dtype == torch.float32
+
+
+def test_the_state_of_a_source_is_that_of_the_moment():
+    source = Counted()
+    source.state_dict = lambda kept={}: kept.update(at=torch.tensor(source.at), epoch=0) or kept
+    made = stream(source)
+    state = made.state_dict()
+    tick(made, 3)
+    made.state_dict()
+    assert int(state["position"]["own"]["at"]) == 1
+
+
 def test_a_random_state_is_the_same_from_plain_values():
-    torch.manual_seed(4), np.random.seed(4), np.random.normal()
+    def drawn():
+        return [
+            f(0, 1) for f in (random.gauss, random.uniform, np.random.normal, np.random.uniform)
+        ]
+
+    random.seed(4), np.random.seed(4)
+    drawn()  # of a pair of normal numbers the second is kept
     state = RandomState.capture()
-    drawn = torch.rand(2).tolist(), np.random.normal(), np.random.rand()
-    RandomState.from_plain(state.plain()).restore()
-    assert drawn == (torch.rand(2).tolist(), np.random.normal(), np.random.rand())
+    expected = [*drawn(), *torch.randn(3).tolist()]
+    RandomState.from_plain(filed(state.plain())).restore()
+    assert [*drawn(), *torch.randn(3).tolist()] == expected
+
+
+def test_a_generator_of_numpy_that_is_not_its_own_is_named():
+    state = RandomState(random.getstate(), {"bit_generator": "PCG64"}, torch.get_rng_state(), ())
+    with pytest.raises(CheckpointError, match="expected MT19937, found PCG64"):
+        state.plain()
 
 
 def test_a_sequential_sampler_over_a_list_needs_nothing():
