@@ -162,7 +162,7 @@ class Engine:
 
     @property
     def incident(self) -> Incident | None:
-        """The last move that met a NaN or an infinity, for `mlo.incident.replay`."""
+        """The last move that met a NaN or an infinity, for `mlo.replay`."""
         return self._guard.incident
 
     def hypergradient(self, name: str) -> dict[str, Tensor]:

@@ -98,7 +98,7 @@ class NonfiniteError(EvaluationError):
 
     Attributes:
         what: the message without what to do about it.
-        incident: what is needed to make the move again; see `mlo.incident.replay`.
+        incident: what is needed to make the move again; see `mlo.replay`.
     """
 
     what: str = ""

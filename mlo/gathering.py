@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mlo.condition import Condition
+from mlo.hypergradients import Result
 from mlo.nonfinite import Finding
 from mlo.probe import Probe, Probing
 from mlo.sweep import Gradient
-from mlo.types import PartialTensors, Tensors
+from mlo.types import Tensors
 from mlo.vectors import entries
 from mlo.watch import Place
 
@@ -67,13 +68,13 @@ class Gathering(Probing):
             self._keep(~value.isfinite(), name, f"the loss of problem '{name}' is not finite")
 
     def answered(
-        self, label: str, method: object, cotangent: Tensors, grads: PartialTensors, at: Condition
+        self, label: str, method: object, cotangent: Tensors, result: Result, at: Condition
     ) -> None:
         """Keep flags for an answer, and for what it was the answer to."""
         self._depth -= 1
         if self._depth:
             return
-        name, bad = self._taken, infinite(grads)
+        name, bad = self._taken, infinite(result.grads)
         self._keep(
             bad & infinite(cotangent).to(bad.device),
             name,

@@ -21,7 +21,7 @@ class Guards:
     parameters after the step. The first one, in the order of computation, is named.
 
     - `"raise"`: `NonfiniteError`, before anything of the offending move is applied. Its `incident`
-      holds what is needed to make the move again (see `mlo.incident.replay`).
+      holds what is needed to make the move again (see `mlo.replay`).
     - `"skip"`: the whole tick is taken back, and the run goes on with the next batches.
     - `"rollback"`: everything goes back to the last snapshot, and the run goes on with the next
       batches.

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from mlo.condition import Condition
 from mlo.errors import NonfiniteError
+from mlo.hypergradients import Result
 from mlo.incident import Mark
 from mlo.probe import Probe, Probing
 from mlo.program import Program
 from mlo.randomness import RandomState
+from mlo.records import Outcome
 from mlo.setting import Setting
 from mlo.snapshot import StepUndo
 from mlo.sweep import Gradient
@@ -43,7 +45,7 @@ class Finding:
         what = f"tick {place.tick}: {self.what}{trial if self.moving != place.name else ''}"
         error = NonfiniteError(
             f"{what}. The error's incident holds the batch and the state before that move, and "
-            "mlo.incident.replay makes it again; lower a learning rate, clip the gradient, or let "
+            "mlo.replay makes it again; lower a learning rate, clip the gradient, or let "
             "such ticks be taken back, by Engine(guards=mlo.Guards(on_nonfinite='skip'))",
             problem=self.problem,
         )
@@ -131,7 +133,7 @@ class Looking(Probing):
             self._raise(name, f"the loss of problem '{name}' is {float(value)}")
 
     def answered(
-        self, label: str, method: object, cotangent: Tensors, grads: PartialTensors, at: Condition
+        self, label: str, method: object, cotangent: Tensors, result: Result, at: Condition
     ) -> None:
         """Look at an answer, and if that is not finite, at what it was the answer to.
 
@@ -141,12 +143,12 @@ class Looking(Probing):
             NonfiniteError: it is not finite.
         """
         self._inside.pop()
-        if is_finite(grads):
+        if is_finite(result.grads):
             if not self._inside:
                 self._first = None
             return
         if self._first is None:
-            self._first = self._cause(label, method, cotangent, grads, at)
+            self._first = self._cause(label, method, cotangent, result, at)
         if not self._inside:
             self._raise(self._first.problem, self._first.what)
 
@@ -192,16 +194,18 @@ class Looking(Probing):
         return stepped
 
     def _cause(
-        self, label: str, method: object, cotangent: Tensors, grads: PartialTensors, at: Condition
+        self, label: str, method: object, cotangent: Tensors, result: Result, at: Condition
     ) -> Finding:
         """Who is to blame for an answer that is not finite."""
         name = self._taken
         if is_finite(cotangent):
-            counts = counted(_named(self.program, label, at, grads))
+            counts = counted(_named(self.program, label, at, result.grads))
+            outcome = result.info.outcome
+            told = outcome.failed and outcome is not Outcome.NONFINITE
             return Finding(
                 label,
                 f"the adjoint of problem '{label}' ({type(method).__name__}) in the gradient of "
-                f"problem '{name}' is not finite {counts}",
+                f"problem '{name}' is not finite {counts}" + (f": {outcome.value}" if told else ""),
                 name,
             )
         if self._inside:

@@ -79,7 +79,7 @@ class Saving:
         except NonfiniteError as error:
             path = self._keep_incident()
             if path is not None:
-                error.add_note(f"to make that move again: mlo.replay(engine, '{path}')")
+                error.args = (f"{error}. To make that move again: mlo.replay(engine, '{path}')",)
             raise
         except Exception as error:
             if signals.received is None or self.checkpoints is None:

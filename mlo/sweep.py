@@ -106,7 +106,7 @@ class Sweep:
         self.watch.answering(name)
         result = method.vjp(condition, cotangent, self.states[name])
         check_result(name, method, result, condition.params, condition.context)
-        self.watch.answered(name, method, cotangent, result.grads, condition)
+        self.watch.answered(name, method, cotangent, result, condition)
         self.states[name] = result.state
         self.note(name, type(method).__name__, result.info)
         return result

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mlo.types import PartialTensors, Tensors
+from mlo.types import Tensors
 
 if TYPE_CHECKING:
     from mlo.condition import Condition
+    from mlo.hypergradients import Result
     from mlo.setting import Setting
     from mlo.sweep import Gradient, Sweep
 
@@ -63,7 +64,7 @@ class Watch:
         """The loss of `name`, or of one of its micro-batches."""
 
     def answered(
-        self, label: str, method: object, cotangent: Tensors, grads: PartialTensors, at: Condition
+        self, label: str, method: object, cotangent: Tensors, result: Result, at: Condition
     ) -> None:
         """It has been taken: what a method made of a cotangent, at a condition."""
 

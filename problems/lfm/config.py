@@ -74,6 +74,9 @@ class ReweightingConfig(RecipeConfig):
         _RATES.validator_every, ge=1, description="ticks between two moves of the validator"
     )
     hypergradient: str = Field("one-step", description="method, by a name that 'mlo list' shows")
+    on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = Field(
+        "raise", description="what is done about a NaN or an infinity"
+    )
     lookahead: bool = Field(
         True, description="trial moves first, as in the paper; else through the real moves"
     )

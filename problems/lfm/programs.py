@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from mlo.engine import Engine
 from mlo.errors import DataError
+from mlo.guarding import Guards
 from mlo.hypergradients.registry import make_method
 from mlo.weights import load_weights
 from problems.datasets import stream
@@ -39,7 +40,7 @@ def plain_engine(config: ReweightingConfig, seed: int, train: Labelled, classes:
         settings=config.settings,
     )
     data = {"train": _stream(train, config.train_batch, seed, "train")}
-    return Engine(problems, data, device=config.device)
+    return Engine(problems, data, device=config.device, guards=_guards(config))
 
 
 def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
@@ -63,7 +64,17 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
         "train": _stream(task.train, config.train_batch, seed, "train"),
         "valid": _stream(task.valid, config.valid_batch, seed, "valid"),
     }
-    return Engine(problems, data, lookahead=config.lookahead, device=config.device)
+    return Engine(
+        problems,
+        data,
+        lookahead=config.lookahead,
+        device=config.device,
+        guards=_guards(config),
+    )
+
+
+def _guards(config: ReweightingConfig) -> Guards:
+    return Guards(on_nonfinite=config.on_nonfinite)
 
 
 def _classifier(config: ReweightingConfig, classes: int, channels: int) -> nn.Module:

@@ -567,6 +567,7 @@ TABLE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:data stream .* cannot be resumed:mlo.errors.ResumeWarning")
 @pytest.mark.parametrize("case", TABLE)
 def test_a_wrong_declaration_is_named_with_its_cure(case):
     wrong = TABLE[case]
@@ -583,6 +584,7 @@ def test_the_error_carries_the_name_of_the_culprit():
     assert caught.value.problem == "decay"
 
 
+@pytest.mark.filterwarnings("ignore:data stream .* cannot be resumed:mlo.errors.ResumeWarning")
 def test_an_exhausted_generator_is_named_with_its_cure_and_the_ticks_before_it_count():
     engine = two(data={**DATA, "train": (torch.ones(2) for _ in range(2))})
     with pytest.raises(StreamError, match=r"'train'.*iterator.*DataLoader"):

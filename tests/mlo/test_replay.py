@@ -324,7 +324,8 @@ def test_replays_draw_again_and_the_real_move_after_a_trial_draws_anew(
         loss=lambda net, up: (net.weight * draw() - up["c"]).square().sum(),
         optimizer=lambda params: torch.optim.SGD(params, 0.1),
     )
-    engine = mlo.Engine([lower, upper], lookahead=lookahead, retain=retain)
+    guards = mlo.Guards(probe=False)  # which would evaluate once more, and draw
+    engine = mlo.Engine([lower, upper], lookahead=lookahead, retain=retain, guards=guards)
     seed(4)
     stream = [(float(torch.rand(())), np.random.rand(), random.random()) for _ in range(6)]
     seed(4)

@@ -40,7 +40,11 @@ def test_a_run_leaves_these_files_and_no_others(tmp_path):
     stages = {
         f"seed-2/{stage}/{name}"
         for stage in ("first", "go-on", "third")
-        for name in ("records.jsonl", "carry.pt", "done.json")
+        for name in ("records.jsonl", "carry.pt", "done.json", "checkpoints/manifest.json")
+    }
+    stages |= {  # the state at the end
+        f"seed-2/{stage}/checkpoints/tick-{tick:010}.pt"
+        for stage, tick in (("first", 2), ("go-on", 2), ("third", 0))
     }
     written = {"run.json", "config.json", "versions.json", "metrics.csv", "results.json"}
     assert names == {*written, *stages, ".lock"}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mlo.configuration import configure
-from mlo.errors import ConfigurationError, DeclarationError
+from mlo.errors import ConfigurationError, DeclarationError, NonfiniteError
 from mlo.metrics import Metric, by_key
 from mlo.recipe import Carry
 from problems.datasets import stream
@@ -90,10 +90,16 @@ def test_a_run_in_which_some_seeds_have_no_wrong_label_ends_with_results():
 
 
 def test_a_run_that_diverges_ends_with_results_that_say_so():
-    settings = {"learning_rate": 1e12}
+    settings = {"learning_rate": 1e12, "on_nonfinite": "ignore"}
     found = metrics(**settings)
     assert all(math.isnan(m.value) for m in found if m.name == "clean")
     assert set(table(settings, found)["a clean"]) == {"nan"}
+
+
+def test_a_run_that_diverges_is_stopped_at_the_problem_where_it_does():
+    with pytest.raises(NonfiniteError, match="problem 'learner'") as caught:
+        metrics(learning_rate=1e12)
+    assert caught.value.problem == "learner"
 
 
 def test_the_table_of_a_run_that_is_half_done_leaves_out_what_is_missing():

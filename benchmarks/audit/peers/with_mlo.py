@@ -8,6 +8,9 @@ from serving import serve
 
 import mlo
 
+COUNTED = mlo.Guards(on_nonfinite="ignore", probe=False)
+"""Every evaluation counts, and what is not finite is an answer."""
+
 
 def run(problem, method, settings):
     """`method` names a class of mlo with `settings`; for three levels it is the `nested` mode."""
@@ -49,7 +52,7 @@ def quadratic(problem, method, settings):
         reads=("upper", "lower"),
         warmup=updates + 1,
     )
-    engine = mlo.Engine([lower, upper], dry_run=False)
+    engine = mlo.Engine([lower, upper], dry_run=False, guards=COUNTED)
     quad.calls = 0
     with quad.counting() as counting:
         for _ in range(updates):
@@ -118,7 +121,7 @@ def levels(problem, nested, rates, every):
         )
         for name, (loss, reads) in losses.items()
     ]
-    return mlo.Engine(problems, nested=nested)
+    return mlo.Engine(problems, nested=nested, guards=COUNTED)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 
 from mlo.engine import Engine
 from mlo.errors import ConfigurationError
+from mlo.guarding import Guards
 from mlo.hypergradients import Hypergradient
 from mlo.problem import Problem
 
@@ -110,6 +111,8 @@ class ClosedForm:
                     hypergradient=own,
                 )
             )
+        # What is not finite is the business of the checks.
+        settings.setdefault("guards", Guards(on_nonfinite="ignore"))
         return Engine(problems, **settings)
 
     def one_step(self, rate: float) -> dict[str, Tensor]:

@@ -110,7 +110,9 @@ def build(
         optimizer=lambda params: torch.optim.SGD(params, outer_rate),
         warmup=warmup,
     )
-    return mlo.Engine([inner, outer], data, dry_run=False)
+    # Every evaluation is counted, and solves that fail are a result.
+    guards = mlo.Guards(on_nonfinite="ignore", probe=False)
+    return mlo.Engine([inner, outer], data, dry_run=False, guards=guards)
 
 
 def present(engine: mlo.Engine) -> Point:

@@ -63,11 +63,11 @@ COMPLETED = {
     "mlo run tiny --res": [],
     "mlo report ": ["dir,"],
     "mlo graph tiny --format ": ["plain,text", "plain,mermaid", "plain,svg"],
-    "mlo bench c": ["plain,counted"],
+    "mlo bench co": ["plain,counted"],
     "mlo bench counted --rep": ["plain,--repeats"],
     # A package that is damaged, or absent, completes to nothing and says nothing.
-    "mlo run tin --s": [],
-    "mlo run absent --s": [],
+    "mlo run tin --st": [],
+    "mlo run absent --st": [],
 }
 
 

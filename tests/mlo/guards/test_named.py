@@ -149,7 +149,7 @@ def test_the_message_counts_what_is_not_finite_and_says_where_and_what_to_do():
     assert error.what == (
         "tick 0: the gradient of problem 'a' is not finite (0 NaN, 3 inf of 3 entries, in 'w')"
     )
-    assert "mlo.incident.replay" in str(error)
+    assert "mlo.replay" in str(error)
     assert "on_nonfinite='skip'" in str(error)
     made = engine("two levels", codes("two levels", 1, 0, "a", ADJOINT))
     error, _ = caught(made, 1)

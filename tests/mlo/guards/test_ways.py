@@ -94,8 +94,8 @@ def nested(*answers):
     for label, cotangent, answer in answers:
         if label != "b":
             watch.answering(label)
-        values = (torch.tensor([cotangent]),), (torch.tensor([answer]),)
-        watch.answered(label, mlo.Direct(), *values, at)
+        result = mlo.Result((torch.tensor([answer]),))
+        watch.answered(label, mlo.Direct(), (torch.tensor([cotangent]),), result, at)
 
 
 def test_of_responses_within_responses_the_first_is_named_and_only_where_it_matters():

@@ -58,7 +58,9 @@ def test_a_singular_hessian_reaches_the_hypergradient_and_the_record():
         loss=lambda low: low["w"].square().sum(),
         optimizer=lambda ps: torch.optim.SGD(ps, 0.1),
     )
-    engine = mlo.Engine([low, top])
+    with pytest.raises(mlo.errors.NonfiniteError, match=r"'low' .Dense.*singular; add damping"):
+        mlo.Engine([low, top]).step()
+    engine = mlo.Engine([low, top], guards=mlo.Guards(on_nonfinite="ignore"))
     with pytest.warns(mlo.errors.HypergradientWarning, match=r"'top'.*'low' by Dense.*singular"):
         assert engine.hypergradient("top")["x"].isnan()
     (response,) = engine.step().moves[-1].responses

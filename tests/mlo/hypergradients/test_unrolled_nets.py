@@ -58,7 +58,9 @@ def judge(low):
     return F.cross_entropy(low(X[0].to(low.scale.dtype), WORDS[0]), LABELS[0])
 
 
-def program(make, method, *, shift=None, fits=fit, net=None, repeat=2, upper=0.0, **settings):
+def program(
+    make, method, *, shift=None, fits=fit, net=None, repeat=2, upper=0.0, probe=True, **settings
+):
     torch.manual_seed(1)
     random.seed(1)
     net = Counting() if net is None else net()
@@ -74,7 +76,8 @@ def program(make, method, *, shift=None, fits=fit, net=None, repeat=2, upper=0.0
     at = {"weights": torch.linspace(-1, 1, 8), "decay": torch.tensor(0.1)}
     at = {k: t + (shift or {}).get(k, 0.0) for k, t in at.items()}
     top = mlo.Problem("top", params=at, loss=judge, optimizer=lambda p: SGD(p, upper))
-    return mlo.Engine([low, top], {"train": list(zip(X, LABELS, WORDS, strict=True))})
+    data = {"train": list(zip(X, LABELS, WORDS, strict=True))}
+    return mlo.Engine([low, top], data, guards=mlo.Guards(probe=probe))
 
 
 def value(make, ticks, **settings):
@@ -171,7 +174,9 @@ def test_random_numbers_that_are_not_drawn_again_are_off_course(source, project)
     def noisy(low, top, train):
         return fit(low, top, (train[0] + 0.1 * draw(train[0]), *train[1:]))
 
-    engine = program(OPTIMIZERS["nesterov"], mlo.Unrolled(), fits=noisy, project=project)
+    engine = program(
+        OPTIMIZERS["nesterov"], mlo.Unrolled(), fits=noisy, project=project, probe=False
+    )
     engine.step()
     with pytest.warns(HypergradientWarning, match=r"'low' by Unrolled.*global generators"):
         engine.hypergradient("top")
