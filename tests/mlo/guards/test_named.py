@@ -156,4 +156,4 @@ def test_the_message_counts_what_is_not_finite_and_says_where_and_what_to_do():
     assert error.what.startswith(
         "tick 0: the adjoint of problem 'a' (Neumann) in the gradient of problem 'b' is not finite"
     )
-    assert error.what.endswith("of 3 entries, in 'b.w')")
+    assert "of 3 entries, in 'b.w')" in error.what
