@@ -26,7 +26,7 @@ class StageFolder:
     ::
 
         records.jsonl    one line of JSON for each record, by `Recorder`
-        checkpoints/     place for the states of the run
+        checkpoints/     the newest states of the run, by `Checkpoints`, and what was not finite
         carry.pt         what is handed on to the next stage
         done.json        how the stage ended and its final metrics; there once it is over
         tensorboard/     event files, where they are asked for
