@@ -37,7 +37,7 @@ def packed(batch: Any, stream: str) -> Any:
     if kind in LEAVES or isinstance(batch, torch.device | torch.dtype):
         return batch
     if isinstance(batch, Tensor):
-        return _tensor(batch, stream)
+        return _laid_out(_tensor(batch, stream))
     if kind in ROWS.values():
         return {"kind": kind.__name__, "parts": [packed(part, stream) for part in batch]}
     if kind is dict:
@@ -71,9 +71,8 @@ def unpacked(plain: Any, like: Any, stream: str) -> Any:
     if not isinstance(plain, dict):
         return plain
     kind = plain.get("kind")
-    if kind in ("array", "scalar"):
-        array = plain["values"].numpy()
-        return array if kind == "array" else array[()]
+    if "values" in plain:
+        return _of_values(plain)
     if kind == "named":
         if not _has_name(like) or _name(like) != plain["name"]:
             raise _disagreement(stream, plain["name"], like)
@@ -156,6 +155,30 @@ def _tensor(leaf: Tensor, stream: str) -> Tensor:
     if type(values) is not Tensor or values.is_nested or values.is_quantized:
         raise _refusal(stream, type(leaf).__name__)
     return values.resolve_conj().resolve_neg()
+
+
+def _laid_out(values: Tensor) -> Any:
+    """A tensor with gaps between its entries keeps them: sums add in the order of the memory."""
+    if values.layout != torch.strided or values.is_contiguous():
+        return values
+    if torch.empty_like(values).stride() == values.stride():
+        return values
+    return {"kind": "strided", "values": values.contiguous(), "strides": list(values.stride())}
+
+
+def _of_values(plain: dict[str, Any]) -> Any:
+    if plain["kind"] == "strided":
+        return _strided(plain["values"], plain["strides"])
+    array = plain["values"].numpy()
+    return array if plain["kind"] == "array" else array[()]
+
+
+def _strided(values: Tensor, strides: list[int]) -> Tensor:
+    """These values in that layout; along a stride of 0 all are the same."""
+    once = [1 if stride == 0 else size for size, stride in zip(values.shape, strides, strict=True)]
+    laid = torch.empty_strided(once, strides, dtype=values.dtype, device=values.device)
+    laid.copy_(values[tuple(slice(0, size) for size in once)])
+    return laid.expand(values.shape)
 
 
 def _values(array: Any, stream: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +87,8 @@ def _described(problem: Problem, variables: list[str]) -> dict[str, Any]:
         "optimizer": type(problem.optimizer).__qualname__,
         "scheduler": None if scheduler is None else type(scheduler).__qualname__,
         "scheduler_every": problem.scheduler_every,
-        "hypergradient": repr(problem.hypergradient),
+        # Functions and plain objects in it are known by their kind, not by their address.
+        "hypergradient": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(problem.hypergradient)),
         "clip_norm": problem.clip_norm,
         "start": None if start is None else list(start.names),
         "restart": problem.restart,

@@ -30,6 +30,7 @@ from mlo.health import Health
 from mlo.incident import Incident
 from mlo.loop import Loop
 from mlo.mover import Mover
+from mlo.plain import check_plain
 from mlo.problem import Problem
 from mlo.program import compile_program
 from mlo.progress import Progress
@@ -151,9 +152,10 @@ class Engine:
         check_mode()
         started = time.perf_counter()
         plan = self.schedule.plan(self.tick, self._counts)
-        for name, draws in plan.draws.items():
-            self._streams[name].advance(draws)
-        made = self._guard.make(plan, on_move)
+        with self._program.occupation.by("a tick"):
+            for name, draws in plan.draws.items():
+                self._streams[name].advance(draws)
+            made = self._guard.make(plan, on_move)
         self._counts = dict(plan.counts)
         self.tick += 1
         self._health.see(made)
@@ -267,11 +269,9 @@ class Engine:
         )
         # Before anything is loaded, so that a wrong number is a mistake that changes nothing.
         total = length(ticks, epochs, tick=self.tick)
-        progress = saving.resumed(watchers, resume=resume)
+        progress = saving.resumed(watchers, ticks, epochs, resume=resume)
         if progress is None:
             progress = Progress(total, epochs)
-        else:
-            progress.towards(ticks, epochs)
         start = StartRecord(
             progress.total, tuple(self.problems), str(self.graph), self.graph.plain(), progress.done
         )
@@ -289,7 +289,9 @@ class Engine:
         Raises:
             CheckpointError: a part cannot be held by a file; the message names it.
         """
-        return engine_state(self)
+        state = engine_state(self)
+        check_plain(state, "state")
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, other_versions: bool = False) -> None:
         """Go on from a state, exactly: every later bit is that of the engine which it is of.

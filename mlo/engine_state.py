@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlo.description import check_same, described_program, described_versions
@@ -36,6 +37,7 @@ def engine_state(engine: Engine) -> dict[str, Any]:
         CheckpointError: a part cannot be held by a file.
     """
     mover, program = engine._mover, engine._program
+    program.occupation.check()
     return {
         "format": FORMAT,
         "versions": described_versions(),
@@ -60,12 +62,27 @@ def load_engine_state(engine: Engine, state: State, *, other_versions: bool) -> 
     """
     check_state(engine, state, other_versions=other_versions)
     before = copied(engine_state(engine))
+    kept = {name: s.kept() for name, s in engine._streams.items() if s.inexact}
     try:
         _load(engine, state)
         _check_exact(engine, state)
-    except BaseException:
-        _load(engine, before)
+    except BaseException as error:
+        done = _taken_back(engine, before, kept)
+        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | RuntimeError):
+            raise CheckpointError(
+                f"checkpoint: the state cannot be taken up ({type(error).__name__}: {error}); "
+                f"{done}. It is damaged, or a load_state_dict() refuses it"
+            ) from error
         raise
+
+
+def _taken_back(engine: Engine, before: State, kept: Mapping[str, Any]) -> str:
+    """Put everything where it was; say whether that could be done."""
+    try:
+        _load(engine, before, kept)
+    except Exception as error:  # such as a scheduler that refuses its own state as well
+        return f"nor could the way back be gone ({error}), so that the engine must be built anew"
+    return "nothing was changed"
 
 
 def check_state(engine: Engine, state: State, *, other_versions: bool) -> None:
@@ -91,13 +108,17 @@ def check_state(engine: Engine, state: State, *, other_versions: bool) -> None:
     check_same(state["program"], now, "program")
 
 
-def _load(engine: Engine, state: State) -> None:
+def _load(engine: Engine, state: State, kept: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Put a state back; streams in `kept` where that says, since they have no state."""
     mover = engine._mover
     for name, problem in engine._program.problems.items():
         load_problem_state(problem, state["problems"][name])
     unpacker = unpacker_of(engine._program, engine._streams)
     for name, stream in engine._streams.items():
-        stream.load_state_dict(state["streams"][name])
+        if name in kept:
+            stream.put(kept[name])
+        else:
+            stream.load_state_dict(state["streams"][name])
     mover.recall(unpacker.memory(copied(state["memory"])))
     mover.restarts.fresh = copied(state["fresh"])
     _load_guard(engine._guard, copied(state["guard"]), unpacker)

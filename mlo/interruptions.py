@@ -85,7 +85,8 @@ def _handled_by(
     before: dict[signal.Signals, Any] = {}
     try:
         for number in signals:
-            before[number] = signal.signal(number, handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # who started this wants it ignored
+                before[number] = signal.signal(number, handle)
         yield
     finally:
         for number, old in before.items():

@@ -17,6 +17,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from mlo.generators import generators_in, restore, state_of
 from mlo.plain import check_plain, copied, differences
 from mlo.randomness import RandomState
 
@@ -31,16 +32,13 @@ class LoaderParts:
     """The generators and samplers of a loader, and their states before its epoch and now.
 
     Attributes:
-        generators: every `torch.Generator` of the loader, its data set and its samplers, each once.
+        generators: every generator that is found in the loader (its data set, samplers, functions).
         samplers: the samplers that have a state: those of the user, and torch's distributed one.
         unknown: samplers whose state nobody can tell.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        owners = {id(o): o for o in _reached(loader, ("sampler", "batch_sampler", "dataset"))}
-        found = [v for o in owners.values() for v in getattr(o, "__dict__", {}).values()]
-        generators = [v for v in found if isinstance(v, torch.Generator)]
-        self.generators = [*{id(g): g for g in generators}.values()]
+        self.generators = generators_in(loader)
         asked = [] if isinstance(loader.dataset, IterableDataset) else _samplers(loader)
         samplers = {id(s): s for s in asked if type(s) not in STATELESS}.values()
         self.samplers = [s for s in samplers if _is_torchs(s) or has_state(s)]
@@ -85,7 +83,7 @@ class LoaderParts:
     def _present(self) -> dict[str, Any]:
         return {
             "samplers": [_state(s) for s in self.samplers],
-            "generators": [g.get_state() for g in self.generators],
+            "generators": [state_of(g) for g in self.generators],
         }
 
     def _put(self, states: dict[str, Any]) -> None:
@@ -94,16 +92,7 @@ class LoaderParts:
             if any(differences(state, _state(sampler))):
                 _put_state(sampler, state)
         for generator, state in zip(self.generators, states["generators"], strict=True):
-            generator.set_state(state)
-
-
-def _reached(item: Any, names: tuple[str, ...]) -> Iterator[Any]:
-    """An item and what is reached from it by attributes of these names."""
-    yield item
-    for name in names:
-        inner = getattr(item, "__dict__", {}).get(name)
-        if inner is not None:
-            yield from _reached(inner, names)
+            restore(generator, state)
 
 
 def _samplers(item: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,7 +12,7 @@ from mlo.errors import Interrupted, described
 from mlo.evaluations import Evaluations
 from mlo.health import ProblemHealth
 from mlo.interruptions import Interruptions
-from mlo.progress import Progress
+from mlo.progress import Progress, made
 from mlo.records import MoveRecord, StartRecord, TickRecord
 from mlo.run_result import RunResult, Status
 from mlo.saving import Saving
@@ -47,9 +48,10 @@ class Loop:
         started = time.perf_counter() - progress.seconds
         records: list[TickRecord] = []
         status, reason = Status.FAILED, ""
+        signals = Interruptions(self.saving.active)
         try:
             self.watchers.start(start)
-            with Interruptions(self.saving.active) as signals:
+            with signals:
                 while progress.ended is None:
                     record = self.saving.guarded(self.step, self._on_move, signals)
                     if progress.done % self.record_every == 0:
@@ -67,6 +69,8 @@ class Loop:
             found = tuple(records), tuple(progress.evaluations), self.health()
             result = RunResult(status, reason, progress.done, seconds, *found)
             self.watchers.end(result)
+        if signals.received is not None:  # it came when there was nothing left to interrupt
+            signal.raise_signal(signals.received)
         return result
 
     def _on_move(self, record: MoveRecord) -> None:
@@ -83,7 +87,7 @@ class Loop:
         if stops:
             progress.ended = Status.STOPPED, stops[0].reason
         elif last:
-            progress.ended = Status.COMPLETED, f"all {progress.total} ticks were made"
+            progress.ended = Status.COMPLETED, made(progress.total)
 
     def _evaluate(self, progress: Progress, tick: int, *, due: bool) -> list[Stop]:
         made = self.evaluations.make(tick, due=due)

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +71,8 @@ def mapped_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
             return twin
         if type(item) in (list, tuple):
             return type(item)(walk(part) for part in item)
-        return item
+        # What is no plain value may change in place all the same.
+        return item if type(item) in LEAVES else copy.deepcopy(item)
 
     return walk(value)
 
@@ -99,16 +101,36 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 def same(a: Any, b: Any) -> bool:
     """Whether two leaves are the same, bit for bit."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if (a.shape, a.dtype, a.device, a.layout) != (b.shape, b.dtype, b.device, b.layout):
-            return False
-        if a.layout != torch.strided:
-            return same(a.to_dense(), b.to_dense())
-        return a.numel() == 0 or torch.equal(_bits(a), _bits(b))
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return False
+        return _same_tensors(a, b)
     if isinstance(a, float) and isinstance(b, float):
         return a.hex() == b.hex()
-    return type(a) is type(b) and bool(a == b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return bool((a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()))
+    return bool(a == b)
+
+
+def _same_tensors(a: Tensor, b: Tensor) -> bool:
+    if (a.shape, a.dtype, a.device, a.layout) != (b.shape, b.dtype, b.device, b.layout):
+        return False
+    if a.layout != torch.strided:
+        return _same_tensors(a.to_dense(), b.to_dense())
+    return a.numel() == 0 or torch.equal(_bits(a), _bits(b))
+
+
+def numbers(value: Any) -> Any:
+    """The same containers, with doubles and whole numbers of NumPy as those of Python."""
+    if isinstance(value, np.float64 | np.integer | np.bool_):
+        return value.item()
+    if isinstance(value, dict):
+        twin = copy.copy(value)
+        for key, part in value.items():
+            twin[key] = numbers(part)
+        return twin
+    if type(value) in (list, tuple):
+        return type(value)(numbers(part) for part in value)
+    return value
 
 
 class _Absent:

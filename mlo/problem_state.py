@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlo.errors import CheckpointError
-from mlo.plain import copied
+from mlo.plain import copied, numbers
 from mlo.problem import Problem
 
 ProblemState = Mapping[str, Any]
@@ -37,8 +37,8 @@ def problem_state(problem: Problem) -> dict[str, Any]:
             if type(module).get_extra_state is not nn.Module.get_extra_state
         },
         "modes": [module.training for module in modules.values()],
-        "optimizer": problem.optimizer.state_dict(),
-        "scheduler": None if problem.scheduler is None else _of_scheduler(problem),
+        "optimizer": numbers(problem.optimizer.state_dict()),
+        "scheduler": None if problem.scheduler is None else numbers(_of_scheduler(problem)),
     }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mlo.checks import check_sharing, check_streams
 from mlo.declared import Levels, by_name, graph_nodes
 from mlo.devices import accelerators
-from mlo.errors import DeviceError, ParameterError
+from mlo.errors import CheckpointError, DeviceError, ParameterError
 from mlo.evaluation import Objective
 from mlo.evaluator import Evaluator
 from mlo.graph import DependencyGraph
@@ -39,6 +39,35 @@ class Layout:
     lookahead: bool
 
 
+class Occupation:
+    """Whether something is being done that must be over before a state can be saved or loaded."""
+
+    def __init__(self) -> None:
+        self._doing: list[str] = []
+
+    @contextlib.contextmanager
+    def by(self, what: str) -> Iterator[None]:
+        """Inside, `what` is being done."""
+        self._doing.append(what)
+        try:
+            yield
+        finally:
+            self._doing.pop()
+
+    def check(self) -> None:
+        """Nothing is being done.
+
+        Raises:
+            CheckpointError: something is.
+        """
+        if self._doing:
+            raise CheckpointError(
+                f"checkpoint: in the middle of {self._doing[0]} there is no state that a run could "
+                "go on from; save and load between two ticks, as in on_tick or on_evaluation of a "
+                "callback, or let Engine.run(checkpoints=...) do so"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """What does not change while an engine runs.
@@ -52,6 +81,7 @@ class Program:
         starts: problem -> where it begins anew, for those that do.
         layout: what its graph was drawn from, besides the problems.
         devices: accelerators that hold variables.
+        occupation: what is being done at the moment.
     """
 
     problems: Mapping[str, Problem]
@@ -62,6 +92,7 @@ class Program:
     starts: Mapping[str, Start]
     layout: Layout
     devices: tuple[torch.device, ...]
+    occupation: Occupation = dataclasses.field(default_factory=Occupation)
 
     def answering_by(self, methods: Mapping[str, Hypergradient], nested: str) -> Program:
         """The same program, everything shared, with other methods and another `nested=`.
@@ -80,7 +111,8 @@ class Program:
     def undisturbed(self) -> Iterator[None]:
         """Whatever happens inside, random states and modes are as before afterwards."""
         modules = [problem.module for problem in self.problems.values()]
-        with preserved(self.devices), preserved_modes(modules):
+        doing = self.occupation.by("an evaluation or a hypergradient")
+        with doing, preserved(self.devices), preserved_modes(modules):
             yield
 
     def check_unchanged(self) -> None:

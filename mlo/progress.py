@@ -11,6 +11,11 @@ from mlo.records import EvaluationRecord
 from mlo.run_result import Status
 
 
+def made(ticks: int) -> str:
+    """Why a run that made all its ticks has ended."""
+    return f"all {ticks} ticks were made"
+
+
 @dataclasses.dataclass
 class Progress:
     """How far a run is.
@@ -82,3 +87,5 @@ class Progress:
         if ticks != self.total and self.ended is not None and self.ended[0] is Status.COMPLETED:
             self.ended = None
         self.total, self.epochs = ticks, None
+        if ticks == self.done and self.ended is None:  # cut off just where it is to end now
+            self.ended = Status.COMPLETED, made(ticks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlo.callbacks.base import Watchers
 from mlo.checkpoints import Checkpoints
-from mlo.engine_state import engine_state, load_engine_state
+from mlo.engine_state import check_state, engine_state, load_engine_state
 from mlo.errors import CheckpointError, Interrupted, NonfiniteError, ResumeWarning
 from mlo.files import make_folder, writing
 from mlo.interruptions import Interruptions
@@ -18,6 +18,14 @@ from mlo.records import TickRecord
 
 if TYPE_CHECKING:
     from mlo.engine import Engine
+
+
+_INCIDENTS = 3
+"""Of how many ticks that met a NaN the files are kept: the last."""
+
+
+def _age(path: pathlib.Path) -> float:
+    return path.stat().st_mtime
 
 
 class Saving:
@@ -36,15 +44,25 @@ class Saving:
         if checkpoints is not None:
             checkpoints.begin()
 
-    def resumed(self, watchers: Watchers, *, resume: bool) -> Progress | None:
+    def resumed(
+        self, watchers: Watchers, ticks: int | None, epochs: int | None, *, resume: bool
+    ) -> Progress | None:
         """Put engine and callbacks where the newest state has them; `None` where there is none.
 
+        Args:
+            watchers: the callbacks.
+            ticks: the length of the whole run, or `None`.
+            epochs: the same in epochs, or `None`.
+            resume: whether the run is to go on.
+
         Raises:
-            CheckpointError: it is of another program, all states are damaged, or there are some
-                and the run is not to be resumed.
+            CheckpointError: it is of another program, all states are damaged, there are some
+                and the run is not to be resumed, or this program's state cannot be saved.
+            DeclarationError: the run is longer already.
         """
         if self.checkpoints is None:
             return None
+        self.engine.state_dict()  # what cannot be saved is to be known at once
         found = self.checkpoints.newest()
         if found is None:
             return None
@@ -57,9 +75,11 @@ class Saving:
         for sentence in found.damaged:
             warnings.warn(sentence, ResumeWarning, stacklevel=4)
         progress = Progress.from_plain(found.state.get("run", {}))
+        progress.towards(ticks, epochs)
         other = self.checkpoints.other_versions
-        load_engine_state(self.engine, found.state.get("engine", {}), other_versions=other)
+        check_state(self.engine, found.state.get("engine", {}), other_versions=other)
         watchers.load_state_dict(found.state.get("callbacks", {}))
+        load_engine_state(self.engine, found.state["engine"], other_versions=other)
         return progress
 
     def guarded(
@@ -97,10 +117,20 @@ class Saving:
         if self.checkpoints is None or incident is None or incident is self._seen:
             return None
         self._seen = incident
-        path = self.checkpoints.path / f"nonfinite-tick-{incident.tick}.pt"
-        with writing(path, CheckpointError):
-            make_folder(path.parent)
-        incident.save(path)
+        folder = self.checkpoints.path
+        path = folder / f"nonfinite-tick-{incident.tick}.pt"
+        try:
+            with writing(path, CheckpointError):
+                make_folder(folder)
+            incident.save(path)
+            with writing(folder, CheckpointError):
+                for old in sorted(folder.glob("nonfinite-tick-*.pt"), key=_age)[:-_INCIDENTS]:
+                    old.unlink()
+        except CheckpointError as error:  # which must not hide what happened
+            warnings.warn(
+                f"nothing was saved to replay tick {incident.tick}: {error}", stacklevel=6
+            )
+            return None
         return path
 
     def after(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlo.errors import CheckpointError
+from mlo.generators import generators_in, restore, state_of
 from mlo.plain import check_plain, copied, differences
 from mlo.randomness import RandomState
 
@@ -94,22 +95,33 @@ class InMemory(Source):
     kind = "sequence"
     iterable: Sequence[Any]
 
+    def __init__(self, stream: str, iterable: Iterable[Any]) -> None:
+        super().__init__(stream, iterable)
+        # Those of a sequence that makes its batches; plain lists hold none.
+        built = isinstance(iterable, list | tuple | range)
+        self.generators = [] if built else generators_in(iterable)
+        self.owned = [*self.generators]
+
     def find_fault(self) -> None:
-        """An index says everything."""
+        """An index and the states of its generators say everything."""
 
     def position(self) -> dict[str, Any]:
-        """The length, to be compared."""
-        return {"batches": len(self.iterable)}
+        """The length, to be compared, and the states of its generators."""
+        states = [state_of(g) for g in self.generators]
+        return {"batches": len(self.iterable), "generators": states}
 
     def resume(self, position: dict[str, Any], drawn: int, agrees: Agrees) -> Iterator[Any]:
         """Begin at the index `drawn`."""
         self.check(position, {"batches": len(self.iterable)})
-        batch, random = drawing(lambda: self.iterable[drawn - 1])
-        if not random and not agrees(batch):
-            raise self.failure(
-                f"batch {drawn - 1} is not what it was when the checkpoint was written",
-                "the data changed; resume with the data of the run",
-            )
+        if not self.generators:
+            batch, random = drawing(lambda: self.iterable[drawn - 1])
+            if not random and not agrees(batch):
+                raise self.failure(
+                    f"batch {drawn - 1} is not what it was when the checkpoint was written",
+                    "the data changed; resume with the data of the run",
+                )
+        for generator, state in zip(self.generators, position["generators"], strict=True):
+            restore(generator, state)
         return self._from(drawn)
 
     def _from(self, index: int) -> Iterator[Any]:

@@ -125,6 +125,17 @@ class Stream:
         self.used, self._drawn, self._ended = state["used"], state["drawn"], [*state["ended"]]
         self._in_epoch = 0 if self._iterator is None else state["in_epoch"]
 
+    def kept(self) -> dict[str, Any]:
+        """Where it is, for this process alone: its iterator is not moved by that."""
+        names = ("held", "used", "_ahead", "_iterator", "_ended", "_drawn", "_in_epoch")
+        lists = {name: getattr(self, name) for name in names}
+        return {name: [*v] if isinstance(v, list) else v for name, v in lists.items()}
+
+    def put(self, kept: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name, value in kept.items():
+            setattr(self, name, value)
+
     def _resumed(self, state: Mapping[str, Any]) -> Iterator[Any] | None:
         """The iterator at its place; `None` where a new epoch is to begin."""
         if self.inexact or state["position"] is None:

@@ -53,6 +53,7 @@ class Recorder(Callback):
         self.every = every
         self._file: TextIO | None = None
         self._mode: Literal["a", "w", "x"] = "w" if resume else "x"
+        self._size: int | None = None  # to cut the file off at, where a run is resumed
         self._waiting: list[Callable[[], dict[str, Any]]] = []
         self._skipped: TickRecord | _Plain | None = None
         self._due = 0.0
@@ -79,14 +80,16 @@ class Recorder(Callback):
                 f"Recorder: expected at least {size} bytes of records in '{self.path}', found "
                 f"{found}; put the file of the run there that is to be resumed, or leave it out"
             )
-        with writing(self.path):
-            os.truncate(self.path, size)
-        self._mode = "a"
+        self._mode, self._size = "a", size
         skipped = state["skipped"]
         self._skipped = None if skipped is None else _Plain(skipped)
 
     def on_start(self, record: StartRecord) -> None:
         """Create the file, or continue that of an earlier run."""
+        if self._size is not None:
+            with writing(self.path):
+                os.truncate(self.path, self._size)
+            self._size = None
         try:
             self._file = self.path.open(self._mode, encoding="utf-8")
         except FileExistsError as error:

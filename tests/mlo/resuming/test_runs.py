@@ -19,7 +19,7 @@ from mlo.errors import (
     Interrupted,
     ResumeWarning,
 )
-from mlo.plain import differences
+from mlo.plain import copied, differences
 
 from .programs import engine
 from .test_exact import BASE
@@ -171,8 +171,71 @@ def test_a_second_signal_does_not_wait(tmp_path, undisturbed):
     compare(run(tmp_path), undisturbed)
 
 
-def test_a_signal_in_the_last_tick_lets_the_run_end(tmp_path, undisturbed):
-    compare(run(tmp_path, Cut(8, signal.SIGTERM)), undisturbed)
+def test_a_signal_in_the_last_tick_is_heard_when_the_run_has_ended(tmp_path, undisturbed):
+    ends = []
+
+    class End(mlo.Callback):
+        def on_end(self, result):
+            ends.append((result.status, result.ticks))
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tmp_path, Cut(8, signal.SIGINT), End())
+    assert type(caught.value) is KeyboardInterrupt  # Python's own, from after the run
+    assert ends == [(mlo.Status.COMPLETED, 9)]
+    compare(run(tmp_path), undisturbed)
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path, undisturbed):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        compare(run(tmp_path, Cut(4, signal.SIGINT)), undisturbed)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_was_cut_off_where_it_is_to_end_now_ends(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, Cut(6))
+    result = run(tmp_path, ticks=6)[0]
+    assert (result.status, result.ticks) == (mlo.Status.COMPLETED, 6)
+
+
+def test_a_run_that_is_refused_changes_nothing(tmp_path):
+    run(tmp_path, ticks=6)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    made, callbacks = watched(tmp_path, resume=True)
+    state = copied(made.state_dict())
+    states = mlo.Checkpoints(tmp_path / "states")
+    with pytest.raises(DeclarationError, match="has made 6 ticks already"):
+        made.run(5, callbacks=callbacks, checkpoints=states, resume=True)
+
+    class Refusing(EarlyStopping):
+        def load_state_dict(self, state):
+            raise RuntimeError("on purpose")
+
+    callbacks[1] = Refusing("a", "norm")
+    callbacks[1].__class__.__name__ = "EarlyStopping"
+    with pytest.raises(RuntimeError, match="on purpose"):
+        made.run(8, callbacks=callbacks, checkpoints=states, resume=True)
+    assert list(differences(state, made.state_dict())) == []
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("hook", ["on_move", "evaluation"])
+def test_states_are_taken_between_ticks_only(tmp_path, hook):
+    made = engine(CHOSEN)
+    saving = mlo.Callback()
+    evaluate = {}
+    if hook == "on_move":
+        saving.on_move = lambda record: made.save(tmp_path / "state.pt")
+    else:
+        evaluate = {"a": (lambda a: made.save(tmp_path / "state.pt") or 0.0, 1)}
+    with pytest.raises(CheckpointError, match="in the middle of a"):
+        made.run(2, callbacks=[saving], evaluate=evaluate)
+    assert not (tmp_path / "state.pt").exists()
+    made.step()
+    made.save(tmp_path / "state.pt")
 
 
 def test_a_tick_that_fails_after_a_signal_counts_as_interrupted(tmp_path, undisturbed):
