@@ -214,9 +214,7 @@ def test_a_scheduler_that_refuses_every_state_is_named(tmp_path):
     problem = made.problems["net"]
     weight = problem.module.weight.detach().clone()
     # The way back needs the scheduler as well; what it cannot do is told.
-    said = (
-        r"cannot be taken up .ValueError: on purpose.; nor could the way back be"
-    )
+    said = r"cannot be taken up .ValueError: on purpose.; nor could the way back be"
     with pytest.raises(CheckpointError, match=said):
         made.load(tmp_path / "state.pt")
     assert torch.equal(problem.module.weight, weight)
