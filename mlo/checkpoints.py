@@ -68,6 +68,7 @@ class Checkpoints:
         self.other_versions = other_versions
         self._folder = CheckpointFolder(pathlib.Path(folder), keep=keep)
         self._last = time.monotonic()
+        self._found: Found | None = None
 
     @property
     def path(self) -> pathlib.Path:
@@ -87,10 +88,23 @@ class Checkpoints:
     def newest(self) -> Found | None:
         """The newest state that is whole; `None` where there never was one.
 
+        It is read once, and remembered until a run takes it up.
+
         Raises:
             CheckpointError: all are damaged.
         """
-        return self._folder.newest()
+        if self._found is None:
+            self._found = self._folder.newest()
+        return self._found
+
+    def taken_up(self) -> Found | None:
+        """The same, remembered no longer.
+
+        Raises:
+            CheckpointError: all are damaged.
+        """
+        found, self._found = self.newest(), None
+        return found
 
     def save(self, make: Callable[[], Mapping[str, Any]], tick: int) -> CheckpointRecord:
         """Write what `make` returns as the state after `tick`.

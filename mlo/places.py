@@ -68,11 +68,16 @@ class Places:
         for place in self.buffers:
             if id(place.module) not in chosen:
                 continue
-            live, value = place.module._buffers[place.name], own[place.key]
-            if live is None or value is None or not _alike(live, value):
-                place.module._buffers[place.name] = value
-            else:
-                live.copy_(value)
+            hang(place.module, place.name, own[place.key])
+
+
+def hang(module: nn.Module, name: str, value: Tensor | None) -> None:
+    """Give a buffer this value, in place where shape, dtype and device allow."""
+    live = module._buffers[name]
+    if live is None or value is None or not _alike(live, value):
+        module._buffers[name] = value
+    else:
+        live.copy_(value)
 
 
 def copied(buffers: Buffers) -> dict[str, Tensor | None]:

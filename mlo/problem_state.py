@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlo.errors import CheckpointError
+from mlo.places import hang
 from mlo.plain import copied, numbers
 from mlo.problem import Problem
 
@@ -51,7 +52,7 @@ def load_problem_state(problem: Problem, state: ProblemState) -> None:
             p.copy_(state["parameters"][key])
         for path, buffers in state["buffers"].items():
             for key, value in buffers.items():
-                _load_buffer(modules[path], key, value)
+                hang(modules[path], key, value)
     for path, extra in state["extra"].items():
         modules[path].set_extra_state(extra)
     for module, training in zip(modules.values(), state["modes"], strict=True):
@@ -59,18 +60,6 @@ def load_problem_state(problem: Problem, state: ProblemState) -> None:
     _load_optimizer(problem.optimizer, state["optimizer"])
     if state["scheduler"] is not None:
         problem.scheduler.load_state_dict(state["scheduler"])
-
-
-def _load_buffer(module: nn.Module, key: str, value: Tensor | None) -> None:
-    live = module._buffers[key]
-    if live is not None and value is not None and _alike(live, value):
-        live.copy_(value)
-    else:
-        module._buffers[key] = value
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ class Saving:
         if self.checkpoints is None:
             return None
         self.engine.state_dict()  # what cannot be saved is to be known at once
-        found = self.checkpoints.newest()
+        found = self.checkpoints.taken_up()
         if found is None:
             return None
         if not resume:

@@ -111,15 +111,11 @@ class TickGuard:
 
     def _after(self, error: NonfiniteError, plan: Plan, before: Snapshot | None) -> Made:
         """Take back what is to be taken back; raise where nothing is, or too often in a row."""
-        if self.guards.on_nonfinite == "raise":
-            raise error
         target, done = before, "the tick was taken back"
         if self.guards.on_nonfinite == "rollback":
-            target, done = (
-                self.last,
-                f"everything went back to the beginning of tick {self.taken}",
-            )
-        assert target is not None
+            target, done = self.last, f"everything went back to the beginning of tick {self.taken}"
+        if target is None or self.guards.on_nonfinite == "raise":
+            raise error
         target.restore(self.mover)
         self.in_row += 1
         if self.in_row > self.guards.patience:

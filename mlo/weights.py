@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mlo.errors import DataError, described
+from mlo.files import check_records
 from mlo.misfit import shown
 
 _SHOWN = 5
@@ -81,9 +82,7 @@ def _check_archive(file: BinaryIO) -> None:
             raise zipfile.BadZipFile("parts are compressed, as torch.save does not do")
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise zipfile.BadZipFile("it is a program of TorchScript")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not fit")
+        check_records(archive)
 
 
 def _reason(error: Exception) -> str:

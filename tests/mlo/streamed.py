@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from mlo.batch_trees import packed
 from mlo.plain import check_plain, copied, differences
@@ -32,6 +33,26 @@ class Fixed(Augmented):
 
     def __getitem__(self, i):
         return torch.tensor([i, i * i])
+
+
+class Told:
+    """A source of the user's with a state."""
+
+    def __init__(self, state=0):
+        self.state = state
+
+    def __iter__(self):
+        return iter(range(5))
+
+    def state_dict(self):
+        return {"at": self.state}
+
+    def load_state_dict(self, state):
+        self.state = state["at"]
+
+
+def loader(data=None, **settings):
+    return DataLoader(Fixed(9) if data is None else data, **settings)
 
 
 def filed(state):

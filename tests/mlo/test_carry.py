@@ -17,6 +17,8 @@ from torch import nn
 from mlo.carry import Carry
 from mlo.errors import CarryError, DataError
 
+from ..damaged import damaged
+
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
     *(torch.int64, torch.uint8, torch.bool),
@@ -187,15 +189,7 @@ def test_no_damage_passes_for_the_values_and_none_surfaces_as_another_error(tmp_
     path, draw = tmp_path / "carry.pt", random.Random(3)
     whole = saved(path)
     expected, refused = plain(Carry.load(path)), 0
-    for trial in range(300):
-        data = bytearray(whole)
-        if trial % 3 == 0:
-            del data[draw.randrange(len(data)) :]
-        elif trial % 3 == 1:
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        else:
-            start = draw.randrange(len(data))
-            data[start : start + 20] = draw.randbytes(draw.randrange(40))
+    for data in damaged(whole, 300, draw):
         path.write_bytes(data)
         try:
             # Padding between the entries may hold anything.

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
 
 import pytest
-import torch
 
 from mlo.checkpoint_file import write_checkpoint
 from mlo.checkpoint_folder import CheckpointFolder
 from mlo.errors import CheckpointError
 
+from . import checkpointed
+from .checkpointed import name, names, state
 
-def state(tick: int, run: str = "first") -> dict:
-    return {"tick": tick, "run": run, "w": torch.full((50,), float(tick))}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return CheckpointFolder(tmp_path / "deep" / "checkpoints")
-
-
-def names(folder: CheckpointFolder) -> list[str]:
-    return sorted(os.listdir(folder.path))
-
-
-def name(tick: int) -> str:
-    return f"tick-{tick:010}.pt"
+folder = checkpointed.folder
 
 
 def listed(folder: CheckpointFolder) -> list[int]:

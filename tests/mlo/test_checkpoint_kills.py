@@ -10,27 +10,14 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from mlo import files
 from mlo.checkpoint_folder import CheckpointFolder
 
+from . import checkpointed
+from .checkpointed import name, names, state
 
-def state(tick: int, run: str = "first") -> dict:
-    return {"tick": tick, "run": run, "w": torch.full((50,), float(tick))}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return CheckpointFolder(tmp_path / "deep" / "checkpoints")
-
-
-def names(folder: CheckpointFolder) -> list[str]:
-    return sorted(os.listdir(folder.path))
-
-
-def name(tick: int) -> str:
-    return f"tick-{tick:010}.pt"
+folder = checkpointed.folder
 
 
 def write(folder: CheckpointFolder, *ticks: int) -> None:

@@ -8,32 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from mlo.errors import CheckpointError
 from mlo.streams import Stream, make_streams
 
-from .streamed import Augmented, Fixed, filed, generator, stream, tick
-
-
-class Told:
-    """A source of the user's with a state."""
-
-    def __init__(self, state=0):
-        self.state = state
-
-    def __iter__(self):
-        return iter(range(5))
-
-    def state_dict(self):
-        return {"at": self.state}
-
-    def load_state_dict(self, state):
-        self.state = state["at"]
-
-
-def loader(data=None, **settings):
-    return DataLoader(Fixed(9) if data is None else data, **settings)
+from .streamed import Augmented, Told, filed, generator, loader, stream, tick
 
 
 def saved(source, ticks=3):

@@ -13,7 +13,7 @@ from mlo.errors import ResumeWarning
 from mlo.randomness import RandomState
 from mlo.streams import make_streams
 
-from .streamed import Fixed, filed, generator, stream, tick
+from .streamed import Fixed, Told, filed, generator, loader, stream, tick
 
 WORKERS = "ignore:This DataLoader will create .* worker processes:UserWarning"
 
@@ -48,26 +48,6 @@ class Backwards(RandomSampler):
 class Mine(DataLoader):
     def __iter__(self):
         return iter([1, 2])
-
-
-class Told:
-    """A source of the user's with a state."""
-
-    def __init__(self, state=0):
-        self.state = state
-
-    def __iter__(self):
-        return iter(range(5))
-
-    def state_dict(self):
-        return {"at": self.state}
-
-    def load_state_dict(self, state):
-        self.state = state["at"]
-
-
-def loader(data=None, **settings):
-    return DataLoader(Fixed(9) if data is None else data, **settings)
 
 
 def stateful(**settings):

@@ -17,6 +17,7 @@ from mlo import load_weights
 from mlo.errors import DataError
 
 from ..bombs import blows_up, by_exec, npz, replaced, torch_file, weights_bombs
+from ..damaged import damaged
 
 
 def net(seed=0, **options):
@@ -243,15 +244,7 @@ def test_no_damage_loads_other_weights_and_none_surfaces_as_another_error(path):
     source, draw = net(0), random.Random(3)
     whole = torch_file(source.state_dict())
     expected, outcomes = state_of(source), collections.Counter()
-    for trial in range(240):
-        data = bytearray(whole)
-        if trial % 3 == 0:
-            del data[draw.randrange(len(data)) :]
-        elif trial % 3 == 1:
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        else:
-            start = draw.randrange(len(data))
-            data[start : start + 20] = draw.randbytes(draw.randrange(40))
+    for data in damaged(whole, 240, draw):
         path.write_bytes(data)
         target = net(1)
         before = state_of(target)

@@ -16,6 +16,7 @@ from mlo.errors import DataError
 from problems.datasets import arrays, find_file, load_arrays
 
 from ..bombs import arrays_bombs, blows_up, by_exec, npy, npz, objects, replaced
+from ..damaged import damaged
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(12, 2, 5, 3))
@@ -166,15 +167,7 @@ def test_no_damage_passes_for_the_numbers_and_none_surfaces_as_another_error(pat
     whole = file.getvalue()
     path.write_bytes(whole)
     expected = load_arrays(path)
-    for trial in range(300):
-        data = bytearray(whole)
-        if trial % 3 == 0:
-            del data[draw.randrange(len(data)) :]
-        elif trial % 3 == 1:
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        else:
-            start = draw.randrange(len(data))
-            data[start : start + 20] = draw.randbytes(draw.randrange(40))
+    for data in damaged(whole, 300, draw):
         path.write_bytes(data)
         try:
             found = load_arrays(path)

@@ -389,3 +389,26 @@ def test_settings_out_of_range_are_named(tmp_path, settings, named):
 def test_resuming_needs_states():
     with pytest.raises(DeclarationError, match="needs checkpoints="):
         engine(CHOSEN).run(1, resume=True)
+
+
+def test_the_newest_state_is_read_once_and_not_kept(tmp_path, undisturbed, monkeypatch):
+    from mlo import checkpoint_folder
+
+    plain, read = checkpoint_folder.load_verified, []
+
+    def counted(file, path, map_location):
+        read.append(path.name)
+        return plain(file, path, map_location)
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, Cut(4))
+    monkeypatch.setattr(checkpoint_folder, "load_verified", counted)
+    states = mlo.Checkpoints(tmp_path / "states", every=1)
+    assert states.newest() is states.newest()
+    made, callbacks = watched(tmp_path, resume=True)
+    evaluate = {"a": (norm, 4)}
+    made.run(9, callbacks=callbacks, evaluate=evaluate, checkpoints=states, resume=True)
+    assert read == ["tick-0000000003.pt"]
+    assert states.newest().tick == 8
+    assert read == ["tick-0000000003.pt", "tick-0000000008.pt"]
+    assert list(differences(undisturbed[2]["engine"], made.state_dict())) == []
