@@ -36,7 +36,8 @@ class Replayed(Source):
     random states inside workers are what they were. Cost: up to one epoch is loaded again.
 
     Without workers a data set may draw on the global random states; those are the caller's to put
-    back afterwards. A data set with random states of its own is found out by the last batch.
+    back afterwards. Generators that the data set or the loader's functions hold are put back with
+    the rest (see `mlo.generators`); draws from others are found out by the last batch, as a rule.
     """
 
     kind = "loader"
