@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,31 @@ Generator = torch.Generator | np.random.RandomState | np.random.Generator | rand
 
 KINDS = (torch.Generator, np.random.RandomState, np.random.Generator, random.Random)
 
-_DEEPEST, _WIDEST = 8, 64
-"""How deep objects are looked into, and of containers how many entries; data have no end."""
+_DEEPEST, _WIDEST, _MOST = 8, 64, 20_000
+"""How deep objects are looked into, of containers how many entries, and how many in all."""
+
+_LEAVES = (bool, int, float, complex, str, bytes, type(None))
+_BLIND = (Tensor, np.ndarray, type, nn.Module, types.ModuleType)
+_CONTAINERS: dict[type, Callable[[Any], Iterable[Any]]] = {
+    dict: dict.values,
+    list: list.__iter__,
+    tuple: tuple.__iter__,
+    set: set.__iter__,
+}
+_DICT = "__dict__"
 
 
 def generators_in(thing: Any) -> list[Generator]:
     """The generators that an object holds: in attributes, containers, partials and closures.
 
-    Those in entries of long containers are not found, and none behind code that is not Python's.
+    Those behind many entries of long containers are not found, and none in code that is not Python.
     """
     seen: dict[int, Any] = {}
     found: dict[int, Generator] = {}
 
     def look(item: Any, depth: int) -> None:
-        if id(item) in seen or depth > _DEEPEST:
+        known = type(item) in _LEAVES or id(item) in seen
+        if known or depth > _DEEPEST or len(seen) > _MOST:
             return
         seen[id(item)] = item
         if isinstance(item, KINDS):
@@ -93,22 +105,43 @@ _GLOBAL = (random._inst, np.random.mtrand._rand)
 
 
 def _parts(item: Any) -> Iterator[Any]:
-    """What an object holds, as far as it may hold generators."""
-    if isinstance(item, Tensor | np.ndarray | str | bytes | type | nn.Module | types.ModuleType):
+    """What an object holds, as far as it may hold generators; no code of its own is called."""
+    if isinstance(item, _BLIND):
         return
-    if isinstance(item, dict):
-        yield from itertools.islice(item.values(), _WIDEST)
-    elif isinstance(item, list | tuple | set):
-        yield from itertools.islice(item, _WIDEST)
+    for kind, entries in _CONTAINERS.items():
+        if isinstance(item, kind):
+            yield from itertools.islice(entries(item), _WIDEST)
+    if isinstance(item, functools.partial):
+        yield from (item.func, item.args, item.keywords)
+    elif isinstance(item, types.FunctionType):
+        yield from (item.__defaults__, item.__kwdefaults__)
+        yield from (_content(cell) for cell in item.__closure__ or ())
+    elif isinstance(item, types.MethodType | types.BuiltinMethodType):
+        yield item.__self__
     else:
-        yield from list(getattr(item, "__dict__", {}).values())
-        slots = getattr(type(item), "__slots__", ())
-        names = (slots,) if isinstance(slots, str) else slots
-        yield from (getattr(item, name, None) for name in names)
-        for name in ("__self__", "func", "args", "keywords", "__defaults__", "__kwdefaults__"):
-            yield getattr(item, name, None)
-        for cell in getattr(item, "__closure__", None) or ():
-            try:
-                yield cell.cell_contents
-            except ValueError:  # it is empty
-                continue
+        yield from _attributes(item)
+
+
+def _attributes(item: Any) -> Iterator[Any]:
+    for kind in type(item).__mro__:
+        for member in vars(kind).values():
+            if isinstance(member, types.MemberDescriptorType):  # of __slots__
+                yield _read(member, item)
+            elif isinstance(member, types.GetSetDescriptorType) and member.__name__ == _DICT:
+                yield member.__get__(item)
+
+
+def _content(cell: types.CellType) -> Any:
+    return _or_none(lambda: cell.cell_contents, ValueError)
+
+
+def _read(member: types.MemberDescriptorType, item: Any) -> Any:
+    return _or_none(lambda: member.__get__(item), AttributeError)
+
+
+def _or_none(read: Callable[[], Any], empty: type[Exception]) -> Any:
+    """What is there; a cell or a slot may hold nothing yet."""
+    try:
+        return read()
+    except empty:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import random
 
 import numpy as np
@@ -132,6 +133,31 @@ def test_the_state_of_a_generator_is_plain_and_complete(kind, tmp_path):
 
 def test_the_generators_of_the_process_are_not_those_of_an_object():
     assert generators_in([random.random, np.random.rand, lambda: random, nn.Linear(2, 2)]) == []
+
+
+class Guarded:
+    """Runs code when it is asked for what it has not, and keeps its generator in a slot."""
+
+    __slots__ = ("empty", "generator")
+
+    def __init__(self):
+        self.generator = random.Random(1)
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"asked for {name}")
+
+    @property
+    def data(self):
+        raise RuntimeError("asked for data")
+
+
+def test_looking_for_generators_runs_no_code_and_ends():
+    guarded = Guarded()
+    deep = [[[[[i] * 64] * 64] * 64] for i in range(64)]
+    own = [[[[j, i] for i in range(64)] for j in range(64)] for _ in range(64)]
+    found = generators_in([guarded, deep, own, functools.partial(print, guarded)])
+    assert found == [guarded.generator]
+    assert generators_in(guarded.generator.gauss) == [guarded.generator]
 
 
 @pytest.mark.parametrize("before", [0, 2])
