@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-KILLS = int(os.environ.get("MLO_KILLS", "4"))
+KILLS = int(os.environ.get("MLO_KILLS", "2"))
 """Kills of each kind; the environment asks for more."""
 
 ROOT = pathlib.Path(__file__).parents[2]

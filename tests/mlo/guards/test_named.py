@@ -13,7 +13,7 @@ from mlo.errors import NonfiniteError
 from .planted import ADJOINT, GRADIENT, KINDS, LOSS, SHAPES, STEP, codes, drawn, engine, live, same
 
 SEARCH = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -60,7 +60,7 @@ def check(chosen, path, before, after):
     assert list(differences(query, second.hypergradient("lam"))) == []
 
 
-@settings(max_examples=25, **PROFILE)
+@settings(max_examples=15, **PROFILE)
 @given(chosen=choices(), before=st.integers(0, 7), after=st.integers(1, 4))
 def test_random_programs_go_on_exactly(chosen, before, after, tmp_path_factory):
     check(chosen, tmp_path_factory.mktemp("states") / "state.pt", before, after)
