@@ -13,8 +13,9 @@ from mlo.hypergradients.registry import method_names
 from problems.datasets import find_file
 from problems.lfm.settings import Settings
 from problems.lfm.validator import CoefficientKey
+from problems.training import Training
 
-_RATES = Settings()
+_TRAINING, _RATES = Training(), Settings()
 
 
 class ReweightingConfig(RecipeConfig):
@@ -59,10 +60,10 @@ class ReweightingConfig(RecipeConfig):
     stage1_weights: bool = Field(False, description="learn weights for the learner's examples too")
 
     learning_rate: float = Field(
-        _RATES.learning_rate, ge=0, description="SGD rate of the classifiers"
+        _TRAINING.learning_rate, ge=0, description="SGD rate of the classifiers"
     )
-    momentum: float = Field(_RATES.momentum, ge=0, lt=1, description="their momentum")
-    weight_decay: float = Field(_RATES.weight_decay, ge=0, description="their weight decay")
+    momentum: float = Field(_TRAINING.momentum, ge=0, lt=1, description="their momentum")
+    weight_decay: float = Field(_TRAINING.weight_decay, ge=0, description="their weight decay")
     encoder_rate: float = Field(_RATES.encoder_rate, ge=0, description="Adam rate of the encoder")
     coefficient_rate: float = Field(
         _RATES.coefficient_rate, ge=0, description="Adam rate of the coefficients"
@@ -71,7 +72,7 @@ class ReweightingConfig(RecipeConfig):
         _RATES.stage1_rate, ge=0, description="Adam rate of the stage-1 weights"
     )
     validator_every: int = Field(
-        _RATES.validator_every, ge=1, description="ticks between two moves of the validator"
+        _RATES.every, ge=1, description="ticks between two moves of the validator"
     )
     hypergradient: str = Field("one-step", description="method, by a name that 'mlo list' shows")
     on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = Field(
@@ -115,16 +116,22 @@ class ReweightingConfig(RecipeConfig):
         return self
 
     @property
-    def settings(self) -> Settings:
-        """The part that the declaration of the problems takes."""
-        return Settings(
+    def training(self) -> Training:
+        """How the classifiers are trained."""
+        return Training(
             learning_rate=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """How the validator is trained."""
+        return Settings(
             encoder_rate=self.encoder_rate,
             coefficient_rate=self.coefficient_rate,
             stage1_rate=self.stage1_rate,
-            validator_every=self.validator_every,
+            every=self.validator_every,
         )
 
     @property

@@ -37,7 +37,7 @@ def plain_engine(config: ReweightingConfig, seed: int, train: Labelled, classes:
     problems = plain_problems(
         _seeded(lambda: _classifier(config, classes, channels), seed, "classifier"),
         ticks=config.ticks,
-        settings=config.settings,
+        training=config.training,
     )
     data = {"train": _stream(train, config.train_batch, seed, "train")}
     return Engine(problems, data, device=config.device, guards=_guards(config))
@@ -57,6 +57,7 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
         _seeded(lambda: _classifier(config, *sizes), seed, "classifier"),
         _seeded(lambda: _validator(config, task), seed, "encoder"),
         ticks=config.ticks,
+        training=config.training,
         settings=config.settings,
         hypergradient=make_method(config.hypergradient),
     )

@@ -11,19 +11,14 @@ learner's mistakes where b is learned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import mlo
-from mlo.errors import ConfigurationError
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
 from problems.lfm.weights import mistakes
+from problems.training import Training
 
 Examples = tuple[Tensor, Tensor, Tensor]
 """Images [n, C, H, W], labels [n], and positions in the data set [n]."""
@@ -70,8 +65,10 @@ def lfm_problems(
     validator: Validator,
     *,
     ticks: int,
+    training: Training | None = None,
     settings: Settings | None = None,
     hypergradient: mlo.Hypergradient | None = None,
+    constant: tuple[str, ...] = (),
 ) -> list[mlo.Problem]:
     """Declare the program; it reads the streams `train` and `valid` of `(x, y, index)` batches.
 
@@ -80,24 +77,27 @@ def lfm_problems(
         relearner: Network W2, the result; start it from the same weights as W1 for a comparison.
         validator: Encoder, coefficients and, if it holds any, stage-1 weights.
         ticks: Length of the run, which the schedules need.
-        settings: Rates; the defaults of `Settings` without it.
+        training: Optimizer of both networks; the defaults of `Training` without it.
+        settings: Optimizer of the validator; the defaults of `Settings` without it.
         hypergradient: Method for learner and relearner; one exact SGD step without it.
+        constant: `("learner",)` cuts the path of the mistakes into stage 1: the relearner reads
+            them, and no hypergradient goes through them.
 
     Returns:
         The problems from the lowest to the highest, for `mlo.Engine(..., lookahead=True)`.
     """
-    settings = settings or Settings()
+    training, settings = training or Training(), settings or Settings()
     method = hypergradient or mlo.OneStep()
     stage1 = train_loss if validator.stage1_weights is None else weighted_train_loss
     return [
-        _trained("learner", learner, stage1, ticks, settings, hypergradient=method),
-        _trained(
+        training.problem("learner", learner, stage1, ticks=ticks, hypergradient=method),
+        training.problem(
             "relearner",
             relearner,
             relearn_loss,
-            ticks,
-            settings,
+            ticks=ticks,
             hypergradient=method,
+            constant=constant,
             # The encoder runs in this loss only, so its running statistics are updated here.
             updates_buffers=("validator",),
         ),
@@ -106,64 +106,26 @@ def lfm_problems(
 
 
 def plain_problems(
-    learner: nn.Module, *, ticks: int, settings: Settings | None = None
+    learner: nn.Module, *, ticks: int, training: Training | None = None
 ) -> list[mlo.Problem]:
     """Declare the baseline: the learner alone, same loss, optimizer and schedule, no weights.
 
     Args:
         learner: Network to train.
         ticks: Length of the run, which the schedule needs.
-        settings: Rates; the defaults of `Settings` without it.
+        training: Its optimizer; the defaults of `Training` without it.
 
     Returns:
         A program of one problem, which reads the stream `train`.
     """
-    return [_trained("learner", learner, train_loss, ticks, settings or Settings())]
-
-
-def _trained(
-    name: str, network: nn.Module, loss: Any, ticks: int, settings: Settings, **options: Any
-) -> mlo.Problem:
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    schedule = CosineAnnealingLR(optimizer, _positive(ticks))
-    return mlo.Problem(
-        name, module=network, loss=loss, optimizer=optimizer, scheduler=schedule, **options
-    )
+    return [(training or Training()).problem("learner", learner, train_loss, ticks=ticks)]
 
 
 def _validating(validator: Validator, ticks: int, settings: Settings) -> mlo.Problem:
-    groups: list[dict[str, Any]] = [
-        {"params": list(validator.encoder.parameters()), "lr": settings.encoder_rate},
-        {"params": [validator.coefficients], "lr": settings.coefficient_rate},
-    ]
-    if validator.stage1_weights is not None:
-        groups.append({"params": [validator.stage1_weights], "lr": settings.stage1_rate})
-    optimizer = torch.optim.Adam(_nonempty(groups), betas=settings.validator_betas)
-    moves = _positive(ticks // settings.validator_every)
-    return mlo.Problem(
-        "validator",
-        module=validator,
-        loss=validate_loss,
-        optimizer=optimizer,
-        scheduler=CosineAnnealingLR(optimizer, moves),
-        every=settings.validator_every,
-    )
-
-
-def _nonempty(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     # An encoder without parameters, such as raw pixels, is allowed.
-    return [group for group in groups if group["params"]]
-
-
-def _positive(ticks: int) -> int:
-    if ticks < 1:
-        raise ConfigurationError(
-            f"ticks: expected at least one move of every problem, found {ticks}. "
-            "Run longer or lower validator_every."
-        )
-    return ticks
+    groups = [
+        (validator.encoder.parameters(), settings.encoder_rate),
+        ([validator.coefficients], settings.coefficient_rate),
+        (validator.stage1_parameters(), settings.stage1_rate),
+    ]
+    return settings.problem("validator", groups, validate_loss, ticks=ticks, module=validator)

@@ -29,6 +29,10 @@ class Validator(nn.Module):
         stage1_weights: Number N of training examples, to learn the stage-1 weights b as well;
             None for plain cross-entropy in stage 1.
         initial_stage1_weight: Start value of every b_i.
+        offset: c in a_i = sigmoid( c + sum_j ... ); 0 in the paper. With a negative c an example
+            that resembles no mistake counts less than half.
+        unit_mean: Divide the weights of a batch by their mean, so that they change what counts
+            and not how fast is learned; not in the paper.
 
     Raises:
         ConfigurationError: If `keyed_by` is unknown or a number is not positive.
@@ -45,6 +49,8 @@ class Validator(nn.Module):
         initial_coefficient: float = 1.0,
         stage1_weights: int | None = None,
         initial_stage1_weight: float = 1.0,
+        offset: float = 0.0,
+        unit_mean: bool = False,
     ) -> None:
         super().__init__()
         _check_options(coefficients, keyed_by, temperature, stage1_weights)
@@ -58,6 +64,8 @@ class Validator(nn.Module):
         self.keyed_by = keyed_by
         self.temperature = temperature
         self.normalize = normalize
+        self.offset = offset
+        self.unit_mean = unit_mean
 
     def coefficients_of(self, index: Tensor) -> Tensor:
         """Pick the coefficients of a validation batch.
@@ -99,6 +107,10 @@ class Validator(nn.Module):
             )
         return self.stage1_weights[index]
 
+    def stage1_parameters(self) -> list[nn.Parameter]:
+        """The stage-1 weights b, if there are any."""
+        return [] if self.stage1_weights is None else [self.stage1_weights]
+
     def forward(
         self,
         train: tuple[Tensor, Tensor, Tensor],
@@ -125,7 +137,9 @@ class Validator(nn.Module):
             normalize=self.normalize,
         )
         same_class = label_similarity(labels, valid_labels)
-        return example_weights(self.coefficients_of(valid_index), similarity, same_class, u)
+        coefficients = self.coefficients_of(valid_index)
+        a = example_weights(coefficients, similarity, same_class, u, offset=self.offset)
+        return a / a.mean() if self.unit_mean else a
 
 
 def _check_options(

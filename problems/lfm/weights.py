@@ -89,17 +89,20 @@ def mistakes(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def example_weights(coefficients: Tensor, x: Tensor, z: Tensor, u: Tensor) -> Tensor:
-    """Combine the parts into a_i = sigmoid( sum_j r_j x_ij z_ij u_j ).
+def example_weights(
+    coefficients: Tensor, x: Tensor, z: Tensor, u: Tensor, *, offset: float = 0.0
+) -> Tensor:
+    """Combine the parts into a_i = sigmoid( c + sum_j r_j x_ij z_ij u_j ).
 
-    The weight is exactly 0.5 where no validation example of the batch has the label of i, and at
-    least 0.5 as long as all r are non-negative.
+    Without an offset c the weight is exactly 0.5 where no validation example of the batch has the
+    label of i, and at least 0.5 as long as all r are non-negative.
 
     Args:
         coefficients: Coefficients r_j, [m].
         x: Visual similarity, [n, m].
         z: Label similarity, [n, m].
         u: Mistakes, [m].
+        offset: c; 0 in the paper.
 
     Returns:
         Weights a between 0 and 1, [n].
@@ -113,4 +116,4 @@ def example_weights(coefficients: Tensor, x: Tensor, z: Tensor, u: Tensor) -> Te
             f"{[list(part.shape) for part in (coefficients, x, z, u)]}. "
             "Take all of them from one training batch and one validation batch."
         )
-    return torch.sigmoid((x * z) @ (coefficients * u))
+    return torch.sigmoid((x * z) @ (coefficients * u) + offset)

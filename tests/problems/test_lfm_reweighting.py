@@ -11,9 +11,11 @@ import mlo
 from mlo.errors import ConfigurationError
 from problems.lfm import Settings, Validator, lfm_problems, plain_problems
 from problems.models import conv_classifier, conv_encoder
+from problems.training import Training
 
 N, M, CLASSES = 12, 9, 3
-SETTINGS = Settings(learning_rate=0.1, encoder_rate=1e-2, coefficient_rate=1e-1, stage1_rate=1e-1)
+TRAINING = Training(learning_rate=0.1)
+SETTINGS = Settings(encoder_rate=1e-2, coefficient_rate=1e-1, stage1_rate=1e-1)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def modules(*, with_b: bool, batch_norm: bool = False):
 
 
 def engine_of(learner, relearner, top, **options) -> mlo.Engine:
-    problems = lfm_problems(learner, relearner, top, ticks=5, settings=SETTINGS)
+    problems = lfm_problems(learner, relearner, top, ticks=5, training=TRAINING, settings=SETTINGS)
     return mlo.Engine(problems, data={"train": [TRAIN], "valid": [VALID]}, **options)
 
 
@@ -49,9 +51,9 @@ def sgd_step(network, loss_of) -> dict[str, torch.Tensor]:
     """One differentiable SGD step from the live parameters; no momentum has gathered yet."""
     start = dict(network.named_parameters())
     grads = torch.autograd.grad(loss_of(start), list(start.values()), create_graph=True)
-    decay = SETTINGS.weight_decay
+    decay = TRAINING.weight_decay
     return {
-        name: p - SETTINGS.learning_rate * (g + decay * p)
+        name: p - TRAINING.learning_rate * (g + decay * p)
         for (name, p), g in zip(start.items(), grads, strict=True)
     }
 
@@ -106,7 +108,7 @@ def test_running_statistics_follow_the_real_moves_only():
 
 def test_the_validator_may_move_less_often():
     learner, relearner, top = modules(with_b=False)
-    settings = Settings(validator_every=2)
+    settings = Settings(every=2)
     problems = lfm_problems(learner, relearner, top, ticks=4, settings=settings)
     data = {"train": [TRAIN], "valid": [VALID]}
     engine = mlo.Engine(problems, data=data, lookahead=True)
@@ -119,7 +121,7 @@ def test_the_validator_may_move_less_often():
 
 def test_plain_training_is_the_learner_without_the_rest():
     plain, other = modules(with_b=False)[0], modules(with_b=False)
-    problems = plain_problems(plain, ticks=5, settings=SETTINGS)
+    problems = plain_problems(plain, ticks=5, training=TRAINING)
     mlo.Engine(problems, data={"train": [TRAIN]}).run(ticks=3)
     engine_of(*other, lookahead=True).run(ticks=3)
     for p, q in zip(plain.parameters(), other[0].parameters(), strict=True):
@@ -129,4 +131,4 @@ def test_plain_training_is_the_learner_without_the_rest():
 @pytest.mark.parametrize(("ticks", "every"), [(0, 1), (3, 4)])
 def test_a_run_too_short_to_move_is_refused(ticks, every):
     with pytest.raises(ConfigurationError, match="ticks: expected at least one move"):
-        lfm_problems(*modules(with_b=False), ticks=ticks, settings=Settings(validator_every=every))
+        lfm_problems(*modules(with_b=False), ticks=ticks, settings=Settings(every=every))

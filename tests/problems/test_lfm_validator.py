@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from mlo.configuration import configure
 from mlo.errors import ConfigurationError, DataError
 from problems.lfm.evaluation import accuracy, training_weights
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
 from problems.lfm.weights import example_weights, label_similarity, mistakes, visual_similarity
 from problems.models import conv_classifier, conv_encoder
+from problems.training import Training
 
 N, M = 6, 5
 
@@ -67,15 +69,21 @@ def test_validator_refuses_what_it_cannot_use(option, value):
         validator(**{option: value})
 
 
-@pytest.mark.parametrize("option", ["learning_rate", "momentum", "stage1_rate", "weight_decay"])
-def test_settings_refuse_negative_rates(option):
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        (Training, "learning_rate", -0.1),
+        (Training, "momentum", -0.1),
+        (Training, "weight_decay", -0.1),
+        (Training, "milestones", [0.5, 0.5]),
+        (Training, "milestones", [1.0]),
+        (Settings, "stage1_rate", -0.1),
+        (Settings, "every", 0),
+    ],
+)
+def test_settings_refuse_what_no_optimizer_can_use(section, option, value):
     with pytest.raises(ConfigurationError, match=f"{option}: expected"):
-        Settings(**{option: -0.1})
-
-
-def test_settings_refuse_a_validator_that_never_moves():
-    with pytest.raises(ConfigurationError, match="validator_every"):
-        Settings(validator_every=0)
+        configure(section, {option: value}, title="rates")
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
