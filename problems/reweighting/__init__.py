@@ -1,0 +1,1 @@
+"""Data reweighting: programs that weigh training examples, and what they are compared with."""

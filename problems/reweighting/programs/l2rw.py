@@ -1,0 +1,76 @@
+"""Learning to Reweight (L2RW): the weights of a batch are one gradient step from zero.
+
+    classifier   w*(eps) = argmin_w sum_i eps_i l_i(w)     on `train`
+    weights      min_eps (1/m) sum_j l_j(w*(eps))          on `valid`
+
+Before each of its moves eps begins at zero, where the classifier's trial step leads nowhere new;
+one step of rate 1 along the negative hypergradient, cut at zero and divided by its sum, gives the
+weights with which the classifier then moves. The scale of that step cancels in the division.
+
+Source: M. Ren et al., "Learning to Reweight Examples for Robust Deep Learning", ICML 2018,
+eq. 5 to 10 and algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+import mlo
+from problems.reweighting.losses import example_losses
+from problems.reweighting.programs.judging import valid_loss
+from problems.reweighting.types import Examples
+from problems.training import Training
+
+
+def weighted_loss(classifier: nn.Module, weights: nn.ParameterDict, train: Examples) -> Tensor:
+    """The sum of eps_i l_i; the weights sum to 1, so it is a weighted mean."""
+    x, labels, _ = train
+    return (weights["epsilon"] * example_losses(classifier(x), labels)).sum()
+
+
+def normalized(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cut eps at zero and divide it by its sum; all zero where nothing is positive (eq. 8, 9)."""
+    positive = params["epsilon"].clamp(min=0)
+    total = positive.sum()
+    return {"epsilon": positive / torch.where(total == 0, torch.ones_like(total), total)}
+
+
+def l2rw_problems(
+    network: nn.Module,
+    training: Training,
+    *,
+    batch_size: int,
+    ticks: int,
+    hypergradient: mlo.Hypergradient | None = None,
+) -> list[mlo.Problem]:
+    """Declare the program, for `mlo.Engine(..., lookahead=True)`.
+
+    Args:
+        network: the classifier.
+        training: its optimizer.
+        batch_size: examples n of a training batch, all of one size.
+        ticks: length of the run.
+        hypergradient: method of the classifier; one exact SGD step without it.
+    """
+    zeros = torch.zeros(batch_size)
+
+    def start() -> dict[str, Tensor]:
+        return {"epsilon": torch.zeros_like(weights.module["epsilon"])}  # type: ignore[index]
+
+    weights = mlo.Problem(
+        "weights",
+        params={"epsilon": zeros},
+        loss=valid_loss,
+        optimizer=lambda params: torch.optim.SGD(params, 1.0),
+        start=start,
+        project=normalized,
+    )
+    return [
+        training.problem(
+            "classifier", network, weighted_loss, ticks=ticks, hypergradient=hypergradient
+        ),
+        weights,
+    ]
