@@ -7,7 +7,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 import torch
@@ -23,7 +24,11 @@ _SHOWN = 5
 
 
 def load_weights(
-    module: nn.Module, path: str | os.PathLike[str], *, strict: bool = True
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    strict: bool = True,
+    optional: str | Collection[str] = (),
 ) -> list[str]:
     """Load a file of ``torch.save(module.state_dict(), path)`` into a module.
 
@@ -41,6 +46,8 @@ def load_weights(
         path: the file.
         strict: the names must be the same. Otherwise those that file and module share are loaded,
             of which there must be one at least.
+        optional: patterns, such as ``"fc.*"``, of names that the file or the module alone may have
+            although the others must be the same. What both have is loaded, and must fit.
 
     Returns:
         The names of the module that the file does not have; these parts stay as they are.
@@ -51,7 +58,8 @@ def load_weights(
     """
     state = _named(_read(path), path)
     own = module.state_dict(keep_vars=True)
-    missing = _check_names(own, state, path, strict)
+    patterns = [optional] if isinstance(optional, str) else optional
+    missing = _check_names(own, state, path, patterns if strict else ["*"])
     _check_parts(own, state, path)
     _fill(module, state, path)
     return missing
@@ -110,16 +118,19 @@ def _named(found: Any, path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def _check_names(
-    own: Mapping[str, Any], state: Mapping[str, Any], path: str | os.PathLike[str], strict: bool
+    own: Mapping[str, Any],
+    state: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    optional: Collection[str],
 ) -> list[str]:
     missing = [name for name in own if name not in state]
     unknown = [name for name in state if name not in own]
-    if strict and (missing or unknown):
+    lacking, others = _unmatched(missing, optional), _unmatched(unknown, optional)
+    if lacking or others:
         raise _refusal(
             path,
             f"the names of the module ({len(own)})",
-            f"{len(missing)} missing: {_some(missing)}, and {len(unknown)} others: "
-            f"{_some(unknown)}",
+            f"{len(lacking)} missing: {_some(lacking)}, and {len(others)} others: {_some(others)}",
             "build the module that the weights are of, or load what fits by strict=False",
         )
     if len(missing) == len(own):
@@ -130,6 +141,10 @@ def _check_names(
             "build the module that the weights are of",
         )
     return missing
+
+
+def _unmatched(names: list[str], patterns: Collection[str]) -> list[str]:
+    return [name for name in names if not any(fnmatchcase(name, each) for each in patterns)]
 
 
 def _check_parts(

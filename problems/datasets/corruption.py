@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlo.errors import ConfigurationError, DataError
+from mlo.errors import DataError
+from problems.datasets.transitions import flip_matrix, uniform_matrix
 
 
 class Corruption(NamedTuple):
@@ -19,60 +20,6 @@ class Corruption(NamedTuple):
 
     labels: Tensor
     corrupted: Tensor
-
-
-def flip_matrix(
-    classes: int, rate: float, *, generator: torch.Generator, targets: int = 1
-) -> Tensor:
-    """Draw the transition matrix T of flip noise; every class has its own wrong classes.
-
-    T_kk = 1 - rate, and T_kl = rate / targets for `targets` other classes l drawn for each k.
-
-    Args:
-        classes: Number of classes K.
-        rate: Probability that a label becomes wrong.
-        generator: Source of the wrong classes.
-        targets: Wrong classes of each class; 1 is "flip" and 2 is "flip2" in the literature.
-
-    Returns:
-        Rows of probabilities, float64 [K, K].
-
-    Raises:
-        ConfigurationError: If `rate` or `targets` is outside its range.
-    """
-    _check_rate(rate)
-    if not 1 <= targets < classes:
-        raise ConfigurationError(
-            f"targets: expected 1 to {classes - 1} wrong classes, found {targets}. "
-            f"A class among {classes} cannot flip to more than the others."
-        )
-    matrix = torch.eye(classes, dtype=torch.float64) * (1 - rate)
-    for label in range(classes):
-        # A shift of 1 to K-1 never leads back to the class itself.
-        shifts = torch.randperm(classes - 1, generator=generator)[:targets] + 1
-        matrix[label, (label + shifts) % classes] = rate / targets
-    return matrix
-
-
-def uniform_matrix(classes: int, rate: float) -> Tensor:
-    """Give the transition matrix of uniform noise: T_kl = (1 - rate) 1[k = l] + rate / K.
-
-    A redrawn label may be the right one, so the expected share of wrong labels is
-    rate (K - 1) / K.
-
-    Args:
-        classes: Number of classes K.
-        rate: Probability that a label is redrawn.
-
-    Returns:
-        Rows of probabilities, float64 [K, K].
-
-    Raises:
-        ConfigurationError: If `rate` is outside 0 to 1.
-    """
-    _check_rate(rate)
-    identity = torch.eye(classes, dtype=torch.float64)
-    return (1 - rate) * identity + rate / classes
 
 
 def corrupt(labels: Tensor, matrix: Tensor, *, generator: torch.Generator) -> Corruption:
@@ -138,10 +85,3 @@ def uniform_noise(
         The new labels and the mask of the wrong ones.
     """
     return corrupt(labels, uniform_matrix(classes, rate), generator=generator)
-
-
-def _check_rate(rate: float) -> None:
-    if not 0 <= rate <= 1:
-        raise ConfigurationError(
-            f"rate: expected a probability from 0 to 1, found {rate}. Write 40 % as 0.4."
-        )

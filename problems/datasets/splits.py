@@ -67,6 +67,58 @@ def stratified_split(
     return Split(train, validation, test)
 
 
+class MetaSplit(NamedTuple):
+    """Two disjoint index sets (int64, ascending) whose union is the whole data set.
+
+    Attributes:
+        meta: The same number of examples of every class, [K * per class].
+        rest: All others, [n].
+    """
+
+    meta: Tensor
+    rest: Tensor
+
+
+def balanced_split(labels: Tensor, per_class: int, generator: torch.Generator) -> MetaSplit:
+    """Set the same number of examples of every class aside as a meta set.
+
+    Split first and corrupt or thin out the rest afterwards: the meta set stays clean.
+
+    Args:
+        labels: Classes 0 to K - 1, int64 [N].
+        per_class: Examples of each class that go to the meta set.
+        generator: Source of the choice.
+
+    Returns:
+        The positions in the meta set and those in the rest.
+
+    Raises:
+        ConfigurationError: If `per_class` is not positive, or a class has not more examples than
+            that, so that the meta set could not be filled or the class would be left empty.
+        DataError: If `labels` are no classes.
+    """
+    if labels.ndim != 1 or not len(labels) or labels.is_floating_point() or int(labels.min()) < 0:
+        raise DataError(
+            "labels: expected one class from 0 on for each example, shape [N], found "
+            f"{labels.dtype} {list(labels.shape)}. Pass class indices, not one-hot rows."
+        )
+    if per_class < 1:
+        raise ConfigurationError(
+            f"per_class: expected at least 1, found {per_class}. "
+            "Give the upper problem some clean examples of each class."
+        )
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for label, size in enumerate(torch.bincount(labels).tolist()):
+        if size <= per_class:
+            raise ConfigurationError(
+                f"per_class: expected fewer than the {size} examples of class {label}, "
+                f"found {per_class}. Take a smaller meta set, so that the class keeps an example."
+            )
+        members = (labels == label).nonzero().squeeze(1)
+        chosen[members[torch.randperm(size, generator=generator)[:per_class]]] = True
+    return MetaSplit(chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1))
+
+
 def _check_sizes(labels: Tensor, validation_per_class: int, test_fraction: float) -> None:
     if labels.ndim != 1 or not len(labels):
         raise DataError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from problems.lfm.evaluation import accuracy, training_weights
+from problems.evaluation import accuracy
+from problems.lfm.evaluation import similarity_summary, training_weights
 from problems.lfm.reweighting import lfm_problems, plain_problems
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
@@ -22,6 +23,7 @@ __all__ = [
     "lfm_problems",
     "mistakes",
     "plain_problems",
+    "similarity_summary",
     "training_weights",
     "visual_similarity",
 ]

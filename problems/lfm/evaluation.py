@@ -1,35 +1,28 @@
-"""What a finished run is judged by: accuracy, and whether the weights tell wrong labels apart."""
+"""What weights and similarities of a run are, over whole data sets."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from mlo.modes import preserved_modes
+from problems.evaluation import CHUNK, Prepare, predict
 from problems.lfm.validator import Validator
 from problems.lfm.weights import mistakes
 
-
-def accuracy(network: nn.Module, x: Tensor, labels: Tensor) -> float:
-    """Share of right predictions in evaluation mode; the mode of the network is restored.
-
-    Args:
-        network: Classifier from [N, ...] to logits [N, K].
-        x: Inputs, [N, ...].
-        labels: Classes, [N].
-
-    Returns:
-        A number from 0 to 1.
-    """
-    return (_evaluate(network, x).argmax(1) == labels).double().mean().item()
+Labelled = tuple[Tensor, Tensor]
+"""Images [N, ...] and labels [N]."""
 
 
 @torch.no_grad()
 def training_weights(
     validator: Validator,
     learner: nn.Module,
-    train: tuple[Tensor, Tensor],
-    valid: tuple[Tensor, Tensor],
+    train: Labelled,
+    valid: Labelled,
+    prepare: Prepare | None = None,
 ) -> Tensor:
     """Weigh the whole training set by the whole validation set, in evaluation mode.
 
@@ -40,25 +33,57 @@ def training_weights(
         learner: Network W1.
         train: Images [N, ...] and labels [N].
         valid: Images [M, ...] and labels [M].
+        prepare: Applied to images first.
 
     Returns:
         Weights a_i, [N].
     """
     if validator.keyed_by == "slot":
-        valid = tuple(part[: len(validator.coefficients)] for part in valid)  # type: ignore[assignment]
-    u = mistakes(_evaluate(learner, valid[0]), valid[1])
+        valid = valid[0][: len(validator.coefficients)], valid[1][: len(validator.coefficients)]
+    u = mistakes(predict(learner, valid[0], prepare), valid[1])
+    clean = _examples(*valid, prepare)
     with preserved_modes([validator]):
-        weights: Tensor = validator.eval()(_indexed(train), _indexed(valid), u)
-    return weights
+        validator.eval()
+        weights = [
+            validator.weights(_examples(*part, prepare), clean, u) for part in _chunks(train)
+        ]
+    return validator.scaled(torch.cat(weights))
 
 
 @torch.no_grad()
-def _evaluate(network: nn.Module, x: Tensor) -> Tensor:
-    with preserved_modes([network]):
-        output: Tensor = network.eval()(x)
-    return output
+def similarity_summary(
+    validator: Validator, train: Labelled, valid: Labelled, prepare: Prepare | None = None
+) -> dict[str, float]:
+    """How the similarity of the whole training set to the whole validation set is spread.
+
+    Args:
+        validator: Its encoder is looked at.
+        train: Images [N, ...] and labels [N].
+        valid: Images [M, ...] and labels [M].
+        prepare: Applied to images first.
+
+    Returns:
+        `nearest`: the mean over i of max_j x_ij, near 1 where a single validation example decides;
+        `same class`: the mean over i of sum_j x_ij z_ij, the part that can count at all.
+    """
+    clean = _examples(*valid, prepare)
+    nearest, same = [], []
+    with preserved_modes([validator]):
+        validator.eval()
+        for part in _chunks(train):
+            x, z = validator.similarity(_examples(*part, prepare), clean)
+            nearest.append(x.amax(1))
+            same.append((x * z).sum(1))
+    return {
+        "nearest": torch.cat(nearest).mean().item(),
+        "same class": torch.cat(same).mean().item(),
+    }
 
 
-def _indexed(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    x, labels = part
-    return x, labels, torch.arange(len(x), device=x.device)
+def _chunks(part: Labelled) -> Iterable[Labelled]:
+    return zip(*(t.split(CHUNK) for t in part), strict=True)
+
+
+def _examples(x: Tensor, labels: Tensor, prepare: Prepare | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Images ready for a network, labels and positions."""
+    return prepare(x) if prepare else x, labels, torch.arange(len(x), device=x.device)

@@ -15,9 +15,10 @@ from mlo.guarding import Guards
 from mlo.hypergradients.registry import make_method
 from mlo.weights import load_weights
 from problems.datasets import stream
+from problems.datasets.sets import Labelled
+from problems.datasets.task import Task, part_seed
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.reweighting import lfm_problems, plain_problems
-from problems.lfm.task import Labelled, Task, part_seed
 from problems.lfm.validator import Validator
 from problems.models import conv_classifier, conv_encoder
 

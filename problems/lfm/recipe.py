@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from mlo.metrics import Metric
 from mlo.recipe import Carry, Recipe, Setup, Stage
+from problems.datasets.sets import Labelled
+from problems.datasets.task import Task
+from problems.evaluation import accuracy
 from problems.lfm.config import ReweightingConfig
-from problems.lfm.evaluation import accuracy, training_weights
+from problems.lfm.evaluation import training_weights
 from problems.lfm.programs import lfm_engine, plain_engine
 from problems.lfm.report import table
-from problems.lfm.task import Labelled, Task, make_task
+from problems.lfm.task import make_task
 from problems.lfm.validator import Validator
 
 
@@ -66,7 +69,7 @@ def _plain_with_validation(config: ReweightingConfig, seed: int, carry: Carry) -
 
 def _plain_setup(config: ReweightingConfig, seed: int, task: Task, train: Labelled) -> Setup:
     engine = plain_engine(config, seed, train, task.classes)
-    return Setup(engine, _evaluations(config, {"learner": _accuracy_of_learner(task)}))
+    return Setup(engine, config.spread_out({"learner": _accuracy_of_learner(task)}))
 
 
 def _lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
@@ -85,7 +88,7 @@ def _lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         "relearner": relearner,
         "weights": weights,
     }
-    return Setup(lfm_engine(config, seed, task), _evaluations(config, functions))
+    return Setup(lfm_engine(config, seed, task), config.spread_out(functions))
 
 
 def _accuracy_of_learner(task: Task) -> Callable[..., Any]:
@@ -93,13 +96,6 @@ def _accuracy_of_learner(task: Task) -> Callable[..., Any]:
         return {"accuracy": accuracy(learner, *task.test)}
 
     return of
-
-
-def _evaluations(
-    config: ReweightingConfig, functions: Mapping[str, Callable[..., Any]]
-) -> dict[str, tuple[Callable[..., Any], int]]:
-    every = -(-config.ticks // config.evaluations)
-    return {name: (function, every) for name, function in functions.items()}
 
 
 recipe = LFMReweighting()

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mlo.metrics import Key, Metric, by_key, mean, spread
 from problems.lfm.config import ReweightingConfig
+from problems.tables import cell
 
 NETWORKS: dict[str, Key] = {
     "plain": ("plain", "learner", "accuracy"),
@@ -48,12 +49,12 @@ def table(config: ReweightingConfig, metrics: Sequence[Metric]) -> Table:
         drawn.add_column(heading, justify="right")
         columns.append((found.get(key, {}), (100, 1) if heading in NETWORKS else (1, 3)))
     for seed in dict.fromkeys(metric.seed for metric in metrics):
-        drawn.add_row(str(seed), *(_cell(of.get(seed), *style) for of, style in columns))
+        drawn.add_row(str(seed), *(cell(of.get(seed), *style) for of, style in columns))
     drawn.add_section()
     values = [(list(of.values()), style) for of, style in columns]
-    means = [_cell(mean(v) if v else None, *style) for v, style in values]
+    means = [cell(mean(v) if v else None, *style) for v, style in values]
     drawn.add_row("mean", *means, style="bold")
-    drawn.add_row("spread", *(_cell(spread(v), *style) for v, style in values))
+    drawn.add_row("spread", *(cell(spread(v), *style) for v, style in values))
     return drawn
 
 
@@ -63,7 +64,3 @@ def describe(config: ReweightingConfig) -> str:
     tail = "" if config.imbalance is None else f", imbalance {config.imbalance:g}"
     name = config.dataset if config.data is None else pathlib.Path(config.data).name
     return f"{name}, {noise}{tail}"
-
-
-def _cell(value: float | None, scale: float, digits: int) -> str:
-    return "-" if value is None else f"{scale * value:.{digits}f}"

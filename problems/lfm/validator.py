@@ -117,7 +117,20 @@ class Validator(nn.Module):
         valid: tuple[Tensor, Tensor, Tensor],
         u: Tensor,
     ) -> Tensor:
-        """Weigh a training batch by a validation batch.
+        """Weigh a training batch by a validation batch: `scaled` of `weights`."""
+        return self.scaled(self.weights(train, valid, u))
+
+    def scaled(self, a: Tensor) -> Tensor:
+        """Divide weights that count together by their mean, where that is wanted."""
+        return a / a.mean() if self.unit_mean else a
+
+    def weights(
+        self,
+        train: tuple[Tensor, Tensor, Tensor],
+        valid: tuple[Tensor, Tensor, Tensor],
+        u: Tensor,
+    ) -> Tensor:
+        """Weigh training examples by a validation batch.
 
         Args:
             train: Images [n, ...], labels [n] and index [n].
@@ -127,19 +140,21 @@ class Validator(nn.Module):
         Returns:
             Weights a_i, [n].
         """
-        x, labels, _ = train
-        valid_x, valid_labels, valid_index = valid
+        x, z = self.similarity(train, valid)
+        return example_weights(self.coefficients_of(valid[2]), x, z, u, offset=self.offset)
+
+    def similarity(
+        self, train: tuple[Tensor, Tensor, Tensor], valid: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Compare a training with a validation batch: x_ij and z_ij, [n, m] both."""
         # Two calls, so that batch normalization sees each batch with its own statistics.
-        similarity = visual_similarity(
-            self.encoder(x),
-            self.encoder(valid_x),
+        x = visual_similarity(
+            self.encoder(train[0]),
+            self.encoder(valid[0]),
             temperature=self.temperature,
             normalize=self.normalize,
         )
-        same_class = label_similarity(labels, valid_labels)
-        coefficients = self.coefficients_of(valid_index)
-        a = example_weights(coefficients, similarity, same_class, u, offset=self.offset)
-        return a / a.mean() if self.unit_mean else a
+        return x, label_similarity(train[1], valid[1])
 
 
 def _check_options(

@@ -139,6 +139,38 @@ def test_names_may_differ_where_that_is_asked_for_and_shapes_may_not(path):
     refused(target, path, "at least one of the names '0.weight', .*'encoder.0", strict=False)
 
 
+def test_optional_names_may_be_absent_on_either_side_and_no_others_may(path):
+    target, options = net(1), {"optional": ("2.*", "?.num_batches_tracked", "head.*")}
+    kept = target[2].bias.clone()
+    head = {"head.weight": torch.ones(3), "head.1.bias": torch.ones(2)}
+    source = {**other_state(**{"2_bias": None}), **head}
+    del source["1.num_batches_tracked"]
+    torch.save(source, path)
+    assert load_weights(target, path, **options) == ["1.num_batches_tracked", "2.bias"]
+    assert torch.equal(target[2].bias, kept)
+    assert torch.equal(target[2].weight, net(0)[2].weight)  # what both have is loaded
+    for changes, message in (
+        ({"1_weight": None}, r"found 1 missing: '1\.weight', and 0 others: none"),
+        ({"3_bias": torch.ones(1)}, r"0 missing: none, and 1 others: '3\.bias'"),
+        ({"headless": torch.ones(1), "2_bias": None}, "0 missing: none, and 1 others: 'headless'"),
+        ({"2_weight": torch.ones(2, 5)}, r"2\.weight: expected float64 \[2, 4\]"),
+    ):
+        torch.save({**other_state(**changes), **head}, path)
+        refused(target, path, message, **options)
+
+
+def test_one_pattern_is_no_list_of_letters(path):
+    torch.save(other_state(**{"2_bias": None}), path)
+    assert load_weights(net(1), path, optional="2.*") == ["2.bias"]
+    torch.save(other_state(**{"0_bias": None}), path)
+    refused(net(1), path, r"1 missing: '0\.bias'", optional="2.*")
+
+
+def test_where_all_names_are_optional_one_must_be_there(path):
+    torch.save({"9.weight": torch.ones(1)}, path)
+    refused(net(1), path, "at least one of the names '0.weight'", optional="*")
+
+
 def test_a_module_without_room_for_numbers_is_refused(path):
     torch.save(net(0).state_dict(), path)
     with pytest.raises(DataError, match=r"0\.weight: expected float64 \[4, 3\] on no device"):

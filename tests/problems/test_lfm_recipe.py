@@ -16,13 +16,14 @@ from mlo.errors import ConfigurationError, DeclarationError, NonfiniteError
 from mlo.metrics import Metric, by_key
 from mlo.recipe import Carry
 from problems.datasets import stream
+from problems.datasets.task import part_seed
 from problems.lfm import programs
 from problems.lfm import recipe as recipes
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.programs import lfm_engine, plain_engine
 from problems.lfm.recipe import recipe
 from problems.lfm.report import NETWORKS, WEIGHTS
-from problems.lfm.task import make_task, part_seed
+from problems.lfm.task import make_task
 from problems.models import conv_classifier
 
 from . import small_lfm

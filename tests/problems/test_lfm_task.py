@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from problems.datasets import load_digits
+from problems.datasets import load_data_set
 from problems.lfm import task
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.task import make_task
@@ -32,10 +32,12 @@ DATA = {
 
 @pytest.mark.parametrize("settings", DATA.values(), ids=DATA)
 def test_the_three_sets_are_disjoint_and_only_training_labels_are_wrong(monkeypatch, settings):
-    x, labels = load_digits()
+    digits = load_data_set("digits")
+    x, labels = digits.train
     # Every image holds its own position, so that the parts tell which images they took.
     numbered = torch.arange(len(x), dtype=torch.float32).reshape(-1, 1, 1, 1).expand_as(x)
-    monkeypatch.setattr(task, "load_digits", lambda: (numbered, labels))
+    counted = digits._replace(train=(numbered, labels))
+    monkeypatch.setattr(task, "load_data_set", lambda name: counted)
     chosen = config(**settings)
     for seed in range(5):
         data = make_task(chosen, seed)

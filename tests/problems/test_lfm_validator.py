@@ -6,7 +6,8 @@ from torch import nn
 
 from mlo.configuration import configure
 from mlo.errors import ConfigurationError, DataError
-from problems.lfm.evaluation import accuracy, training_weights
+from problems.evaluation import accuracy
+from problems.lfm.evaluation import training_weights
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
 from problems.lfm.weights import example_weights, label_similarity, mistakes, visual_similarity

@@ -5,20 +5,13 @@ Draws docs/images/*.png from the committed results, and writes the tables of doc
 
 from __future__ import annotations
 
-import io
-import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlo.errors import ConfigurationError, listed
-from mlo.files import read_json, write_bytes, write_text
-from mlo.report.style import styled
+from problems import publishing
 from problems.benchmarks.bilevel_quadratic.pictures import accuracy_figure, descent_figure
 from problems.benchmarks.bilevel_quadratic.rendering import (
-    Rows,
     accuracy_rows,
-    as_markdown,
     batch_rows,
     bias_rows,
     cost_rows,
@@ -28,11 +21,11 @@ from problems.benchmarks.bilevel_quadratic.rendering import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = publishing.ROOT
 RESULTS = ROOT / "benchmarks/results/bilevel_quadratic.json"
 GUIDE = ROOT / "docs/choosing.md"
 
-TABLES: Mapping[str, Callable[[Mapping[str, Any]], Rows]] = {
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], publishing.Rows]] = {
     "accuracy": accuracy_rows,
     "bias": bias_rows,
     "cost": cost_rows,
@@ -46,39 +39,11 @@ PICTURES: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
     "docs/images/bilevel_runs.png": descent_figure,
 }
 
-_TABLE = re.compile(r"^<!-- table: (\w+) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
-
 
 def with_tables(text: str, numbers: Mapping[str, Any]) -> str:
-    """The text with every table between its marks rendered from the results.
-
-    Raises:
-        ConfigurationError: the text asks for a table that there is not, or leaves one out.
-    """
-    names = _TABLE.findall(text)
-    if sorted(names) != sorted(TABLES):
-        raise ConfigurationError(
-            f"docs/choosing.md: expected the tables {listed(TABLES)} once each, between "
-            f"'<!-- table: NAME -->' and '<!-- end -->', found {listed(names)}; mend the marks"
-        )
-
-    def rendered(match: re.Match[str]) -> str:
-        table = as_markdown(TABLES[match[1]](numbers))
-        return f"<!-- table: {match[1]} -->\n{table}\n<!-- end -->"
-
-    return _TABLE.sub(rendered, text)
-
-
-def publish() -> None:
-    """Draw the pictures and write the tables."""
-    numbers = read_json(RESULTS)
-    for place, draw in PICTURES.items():
-        with styled():
-            data = io.BytesIO()
-            draw(numbers).savefig(data, format="png", dpi=120, facecolor="white")
-        write_bytes(ROOT / place, data.getvalue())
-    write_text(GUIDE, with_tables(GUIDE.read_text(encoding="utf-8"), numbers))
+    """The text of the guide with every table rendered from the results."""
+    return publishing.with_tables("docs/choosing.md", text, TABLES, numbers)
 
 
 if __name__ == "__main__":
-    publish()
+    publishing.publish(RESULTS, GUIDE, TABLES, PICTURES)

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlo.records import Outcome
-
-Rows = list[list[str]]
-"""The first row holds the heads."""
+from problems.publishing import Rows
 
 TARGETS = (1e-3, 1e-6)
 """Relative errors of the hypergradient that the tables ask for."""
@@ -109,13 +107,6 @@ def panel_name(panel: Mapping[str, Any]) -> str:
     """A run in short: its condition number, and its batches."""
     whole = panel["batch"] is None
     return f"cond. {panel['condition']}" + ("" if whole else f", batches of {panel['batch']}")
-
-
-def as_markdown(rows: Rows) -> str:
-    """A table as Markdown has it."""
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def short(value: float | str) -> str:

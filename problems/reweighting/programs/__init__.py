@@ -6,8 +6,13 @@ All read the stream `train`, which may be noisy or imbalanced, and those that le
 
 from __future__ import annotations
 
+from problems.reweighting.programs.ensemble import Ensemble, ensemble_problems
 from problems.reweighting.programs.l2rw import l2rw_problems
-from problems.reweighting.programs.learned_weights import LearnedWeightsSettings, learned_problems
+from problems.reweighting.programs.learned_weights import (
+    ExampleWeights,
+    LearnedWeightsSettings,
+    learned_problems,
+)
 from problems.reweighting.programs.meta_weight_net import (
     MetaWeightNetSettings,
     WeightNet,
@@ -20,10 +25,13 @@ from problems.reweighting.programs.plain import (
 )
 
 __all__ = [
+    "Ensemble",
+    "ExampleWeights",
     "LearnedWeightsSettings",
     "MetaWeightNetSettings",
     "WeightNet",
     "class_balanced_problems",
+    "ensemble_problems",
     "focal_problems",
     "l2rw_problems",
     "learned_problems",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mlo.errors import ConfigurationError
+from problems.models.sizes import check_classes, check_positive
 
 # The last feature map is averaged to this side, so images of any size give as many features.
 _GRID = 4
@@ -32,11 +32,7 @@ def conv_encoder(
     Raises:
         ConfigurationError: If a size is not positive.
     """
-    for name, size in (("channels", channels), ("width", width), ("features", features)):
-        if size < 1:
-            raise ConfigurationError(
-                f"{name}: expected at least 1, found {size}. A layer needs a positive size."
-            )
+    check_positive(channels=channels, width=width, features=features)
     return nn.Sequential(
         *_convolution(channels, width, batch_norm),
         nn.MaxPool2d(2),
@@ -71,10 +67,7 @@ def conv_classifier(
     Raises:
         ConfigurationError: If there are fewer than two classes.
     """
-    if classes < 2:
-        raise ConfigurationError(
-            f"classes: expected at least 2, found {classes}. A classifier needs a choice."
-        )
+    check_classes(classes)
     encoder = conv_encoder(channels=channels, width=width, features=features, batch_norm=batch_norm)
     return encoder.append(nn.Linear(features, classes))
 

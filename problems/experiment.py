@@ -1,0 +1,64 @@
+"""Settings that all experiments on labelled data share, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mlo.configuration import RecipeConfig
+from problems.setting_kinds import DeviceName, MethodName
+
+
+class Experiment(RecipeConfig):
+    """Length, device, corruption, batches and method of an experiment."""
+
+    seeds: int = Field(3, ge=1, description="repetitions, each with a seed of its own")
+    ticks: int = Field(400, ge=1, description="batches that every network is trained on")
+    evaluations: int = Field(20, ge=1, description="points of the accuracy curves")
+    threads: int | None = Field(
+        1, ge=1, description="CPU threads; the last digits of the results depend on their number"
+    )
+    device: DeviceName = Field("cpu", description="where to compute, such as cpu or cuda")
+
+    noise: Literal["none", "uniform", "flip", "flip2", "hierarchical"] = Field(
+        "flip", description="how training labels become wrong"
+    )
+    rate: float = Field(0.4, ge=0, le=1, description="probability of a wrong or redrawn label")
+    imbalance: float | None = Field(
+        None, gt=0, le=1, description="size of the rarest training class over the largest"
+    )
+    validation_per_class: int = Field(10, ge=1, description="clean validation images of each class")
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share of each class kept for test, where no set is given"
+    )
+    train_batch: int = Field(100, ge=1, description="training images in a batch")
+    valid_batch: int = Field(100, ge=1, description="validation images in a batch")
+
+    hypergradient: MethodName = Field(
+        "one-step", description="method, by a name that 'mlo list' shows"
+    )
+    on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = Field(
+        "raise", description="what is done about a NaN or an infinity"
+    )
+    lookahead: bool = Field(
+        True, description="trial moves first, as in the papers; else through the real moves"
+    )
+
+    @property
+    def noisy(self) -> bool:
+        """Whether some training labels are wrong."""
+        return self.noise != "none" and self.rate > 0
+
+    def spread_out(
+        self, functions: Mapping[str, Callable[..., Any]], ticks: int | None = None
+    ) -> dict[str, tuple[Callable[..., Any], int]]:
+        """Evaluations at `evaluations` points of a stage, for `Setup`.
+
+        Args:
+            functions: name -> function.
+            ticks: length of the stage; that of the run without it.
+        """
+        every = -(-(ticks or self.ticks) // self.evaluations)
+        return {name: (function, every) for name, function in functions.items()}

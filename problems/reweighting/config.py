@@ -1,0 +1,125 @@
+"""The configuration of the recipe `reweighting`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mlo.configuration import Section
+from problems.experiment import Experiment
+from problems.lfm.settings import Settings
+from problems.lfm.validator import CoefficientKey
+from problems.reweighting.programs import LearnedWeightsSettings, MetaWeightNetSettings
+from problems.setting_kinds import FileName
+from problems.training import Training
+
+ProgramName = Literal[
+    "plain",
+    "plain+valid",
+    "focal",
+    "class-balanced",
+    "fine-tuning",
+    "ensemble",
+    "l2rw",
+    "meta-weight-net",
+    "learned-weights",
+    "lfm",
+]
+
+
+class Network(Section):
+    """The classifier; sizes are those of the small one."""
+
+    name: str = Field("small", description="kind of network")
+    width: int = Field(16, ge=1, description="channels of the first convolution of a small one")
+    features: int = Field(64, ge=1, description="length of its feature vectors")
+    batch_norm: bool = Field(False, description="normalize its convolutions over the batch")
+
+
+class Focal(Section):
+    """The focal loss."""
+
+    gamma: float = Field(1.0, ge=0, description="focusing exponent")
+
+
+class ClassBalanced(Section):
+    """Classes weighted by their effective numbers of examples."""
+
+    beta: float = Field(0.9999, ge=0, lt=1, description="how much more a new example adds")
+
+
+class FineTuning(Section):
+    """Further training of the plain network on the clean validation set."""
+
+    ticks: int = Field(100, ge=1, description="batches of validation examples")
+    learning_rate: float = Field(0.01, ge=0, description="SGD rate at the start of it")
+
+
+class LFM(Settings):
+    """Learning From Mistakes: encoder, weights, and the validator's optimizer."""
+
+    encoder: Network = Field(Network(), description="the encoder V")
+    encoder_weights: FileName | None = Field(
+        None, description="file of weights that the encoder starts from"
+    )
+    frozen_encoder: bool = Field(False, description="leave the encoder as it starts")
+    keyed_by: CoefficientKey = Field("example", description="what a coefficient r belongs to")
+    initial_coefficient: float = Field(1.0, description="start value of every coefficient")
+    temperature: float = Field(0.1, gt=0, description="temperature of the similarity")
+    normalize: bool = Field(True, description="compare features by their cosine")
+    offset: float = Field(0.0, description="offset inside the sigmoid of the weights")
+    unit_mean: bool = Field(False, description="divide the weights of a batch by their mean")
+    stage1_weights: bool = Field(False, description="learn weights for the learner's examples too")
+    initial_stage1_weight: float = Field(1.0, description="start value of every such weight")
+    mistake_path: bool = Field(True, description="hypergradients go through the mistakes")
+
+
+class ReweightingConfig(Experiment):
+    """Data, networks, rates, programs and method of one experiment."""
+
+    programs: tuple[ProgramName, ...] = Field(
+        ("plain", "meta-weight-net", "lfm"), min_length=1, description="what is compared"
+    )
+
+    dataset: Literal[
+        "digits", "mnist1d", "cifar10", "cifar100", "animal10n", "clothing1m", "imagenet"
+    ] = Field("digits", description="inputs and labels")
+    data: str | None = Field(
+        None, description="folder or archive of the data set; else looked for in MLO_DATA"
+    )
+    image_size: int | None = Field(
+        None, ge=1, description="height and width that image files are decoded to"
+    )
+    held_per_class: int | None = Field(
+        None,
+        ge=1,
+        description="look at so many clean examples a class, held out of training, and not at "
+        "the test set: for choosing settings",
+    )
+    augment: bool = Field(True, description="crop and flip natural images")
+
+    network: Network = Field(Network(), description="the classifiers")
+    training: Training = Field(Training(), description="how classifiers are trained")
+    focal: Focal = Field(Focal(), description="the focal loss")
+    class_balanced: ClassBalanced = Field(ClassBalanced(), description="effective numbers")
+    fine_tuning: FineTuning = Field(FineTuning(), description="further training")
+    meta_weight_net: MetaWeightNetSettings = Field(
+        MetaWeightNetSettings(), description="Meta-Weight-Net"
+    )
+    learned_weights: LearnedWeightsSettings = Field(
+        LearnedWeightsSettings(), description="a free weight an example"
+    )
+    lfm: LFM = Field(LFM(), description="Learning From Mistakes")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ReweightingConfig:
+        if len(set(self.programs)) < len(self.programs):
+            raise ValueError(f"programs: expected each once, got {list(self.programs)}")
+        every = max(self.meta_weight_net.every, self.learned_weights.every, self.lfm.every)
+        if every > self.ticks:
+            raise ValueError(
+                f"every: expected at most ticks = {self.ticks}, got {every}; the upper problem "
+                "would never move"
+            )
+        return self

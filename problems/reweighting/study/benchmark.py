@@ -1,0 +1,169 @@
+"""The benchmark `reweighting-study`: every program tuned alike, and what LFM's parts are worth."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import rich.console
+from pydantic import Field
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mlo.benchmark import Benchmark, BenchmarkConfig, BenchmarkResults
+from mlo.configuration import combine
+from problems.reweighting.study import rendering
+from problems.reweighting.study.compute import relative_cost
+from problems.reweighting.study.plan import ABLATIONS, BASE, CASES, COMMON, DAMAGE, GRID, network
+from problems.reweighting.study.running import Kept, Trial, run_all
+from problems.reweighting.study.trial import trial_settings
+
+
+class StudyConfig(BenchmarkConfig):
+    """Seeds, processes, and where results are kept."""
+
+    seeds: int = Field(5, ge=1, description="reported seeds")
+    tuning_seeds: int = Field(2, ge=1, description="seeds on which settings are chosen")
+    first_tuning_seed: int = Field(900, ge=0, description="the first of these")
+    held_per_class: int = Field(10, ge=1, description="clean examples a class they are chosen by")
+    workers: int = Field(2, ge=1, description="processes, of one thread each")
+    shorten: int = Field(1, ge=1, description="divide the length of every run by this")
+    kept: pathlib.Path | None = Field(
+        None, description="file of runs that are over; a study that was cut off goes on from it"
+    )
+
+
+class Study(Benchmark[StudyConfig]):
+    """Tunes every method on seeds of its own, then runs it, and LFM's ablations, on others."""
+
+    name = "reweighting-study"
+    summary = "Does learning from mistakes help? All programs tuned alike, and ablations."
+    config = StudyConfig
+
+    def run(self, config: StudyConfig, console: rich.console.Console) -> BenchmarkResults:
+        """Tune, then measure."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        kept = Kept(config.kept)
+        with Progress(*columns, *times, console=console) as progress:
+            tuned = _tune(config, kept, progress)
+            costs = {data: relative_cost(data) for data in BASE}
+            found = _measure(config, kept, progress, tuned, costs)
+        numbers = {
+            "seeds": list(range(config.seeds)),
+            "tuning_seeds": _tuning_seeds(config),
+            "held_per_class": config.held_per_class,
+            "base": combine(COMMON, {"data": BASE, "damage": DAMAGE}),
+            "relative_cost_of_lfm": costs,
+            "grid": {method: list(tried) for method, tried in GRID.items()},
+            "tuned": tuned,
+            "results": found,
+        }
+        return BenchmarkResults(numbers, rendering.tables(numbers), rendering.notes(numbers))
+
+
+def _tuning_seeds(config: StudyConfig) -> list[int]:
+    return list(range(config.first_tuning_seed, config.first_tuning_seed + config.tuning_seeds))
+
+
+def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
+    """The accuracy of every configuration on held-out clean examples, and the best of each."""
+    seeds = _tuning_seeds(config)
+    held = {"held_per_class": config.held_per_class}
+    places = [
+        (data, damage, method, own)
+        for data, damage in CASES
+        for method, grid in GRID.items()
+        for own in grid
+    ]
+    trials = [
+        Trial(_shortened(trial_settings(*place[:3], combine(place[3], held)), config), seed)
+        for place in places
+        for seed in seeds
+    ]
+    task = progress.add_task("choosing settings", total=len(trials))
+    results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for data, damage, method, _ in places:
+        values = [next(results)["networks"][network(method)]["accuracy"] for _ in seeds]
+        groups.setdefault((data, damage, method), []).append(sum(values) / len(values))
+    return [
+        {
+            "data": data,
+            "damage": damage,
+            "method": method,
+            "accuracies": values,
+            "chosen": GRID[method][values.index(max(values))],
+        }
+        for (data, damage, method), values in groups.items()
+    ]
+
+
+def _measure(
+    config: StudyConfig,
+    kept: Kept,
+    progress: Progress,
+    tuned: list[dict[str, Any]],
+    costs: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Every method as it was tuned, and the ablations, on the reported seeds."""
+    places: list[tuple[str, str, str, Any, str]] = []
+    for data, damage in CASES:
+        chosen: dict[str, Any] = {
+            entry["method"]: entry["chosen"]
+            for entry in tuned
+            if (entry["data"], entry["damage"]) == (data, damage)
+        }
+        longer = _equal_compute(data, chosen["plain"], costs[data])
+        changed = {name: combine(chosen["lfm"], own) for name, own in ABLATIONS.items()}
+        roles = {"method": chosen, "equal compute": longer, "ablation": changed}
+        places += [
+            (data, damage, name, own, role)
+            for role, group in roles.items()
+            for name, own in group.items()
+        ]
+    trials = [
+        Trial(_shortened(trial_settings(data, damage, _runs(name, role), own), config), seed)
+        for data, damage, name, own, role in places
+        for seed in range(config.seeds)
+    ]
+    task = progress.add_task("measuring", total=len(trials))
+    results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
+    return [
+        {
+            "data": data,
+            "damage": damage,
+            "name": name,
+            "role": role,
+            "settings": own,
+            "runs": [next(results) for _ in range(config.seeds)],
+        }
+        for data, damage, name, own, role in places
+    ]
+
+
+def _equal_compute(data: str, plain: Mapping[str, Any], cost: float) -> dict[str, dict[str, Any]]:
+    """One network trained for as much computation as LFM takes, and two for half of it each."""
+    ticks = BASE[data]["ticks"]
+    return {
+        "plain, equal compute": combine(plain, {"ticks": round(cost * ticks)}),
+        "ensemble, equal compute": combine(plain, {"ticks": round(cost * ticks / 2)}),
+    }
+
+
+def _runs(name: str, role: str) -> str:
+    return "lfm" if role == "ablation" else name
+
+
+def _shortened(settings: dict[str, Any], config: StudyConfig) -> dict[str, Any]:
+    return {**settings, "ticks": -(-settings["ticks"] // config.shorten)}
+
+
+study = Study()

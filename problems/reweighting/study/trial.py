@@ -1,0 +1,80 @@
+"""One run of the study: a configuration and a seed, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlo.configuration import combine, configure
+from mlo.recipe import Carry
+from mlo.threads import threads
+from problems.evaluation import class_accuracy
+from problems.reweighting.readings import area_under_roc, as_array
+from problems.reweighting.recipe import recipe
+from problems.reweighting.study.plan import BASE, COMMON, DAMAGE, program
+
+
+def trial_settings(data: str, damage: str, method: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a run.
+
+    Args:
+        data: name in `BASE`.
+        damage: name in `DAMAGE`.
+        method: its name.
+        own: what the method or the ablation sets.
+    """
+    return combine(COMMON, BASE[data], DAMAGE[damage], own, {"programs": [program(method)]})
+
+
+def run_trial(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Train all stages and say how the last one ended.
+
+    Args:
+        settings: of the recipe.
+        seed: of the repetition.
+
+    Returns:
+        Accuracies of every network, of every class, and what the weights look like.
+    """
+    config = configure(recipe.config, settings, title=recipe.name)
+    carry, seconds = Carry(), 0.0
+    with threads(config.threads):
+        for stage in recipe.stages(config):
+            with stage.seeded(seed):
+                setup = stage.built(config, seed, carry)
+                result = setup.engine.run(stage.ticks, evaluate=setup.evaluate)
+                carry = carry.and_then(setup.finish() if setup.finish else {})
+                seconds += result.seconds
+    kept = carry[stage.name]
+    found: dict[str, Any] = {"seconds": seconds, "networks": {}, "counts": kept["data"]["counts"]}
+    for name, counts in kept["confusion"].items():
+        found["networks"][name] = {
+            "accuracy": counts.diagonal().sum().item() / counts.sum().item(),
+            "classes": class_accuracy(counts).tolist(),
+        }
+    if "weights" in kept:
+        found["weights"] = _described(kept["weights"], kept["labels"], kept["corrupted"])
+    if "similarity" in setup.evaluate:
+        found["similarity"] = dict(result.last("similarity"))
+    return found
+
+
+def _described(weights: Tensor, labels: Tensor, corrupted: Tensor) -> dict[str, Any]:
+    """What the weights of the training examples look like at the end."""
+    classes = int(labels.max()) + 1
+    found: dict[str, Any] = {
+        "mean": weights.mean().item(),
+        "quantiles": torch.quantile(weights.double(), torch.linspace(0, 1, 11).double()).tolist(),
+        "classes": [weights[labels == k].mean().item() for k in range(classes)],
+        "at half": ((weights - 0.5).abs() < 1e-4).double().mean().item(),
+    }
+    if corrupted.any():
+        found |= {
+            "clean": weights[~corrupted].mean().item(),
+            "corrupted": weights[corrupted].mean().item(),
+            "area": area_under_roc(as_array(weights), corrupted.cpu().numpy()),
+        }
+    return found
