@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,6 +13,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 import mlo
 from mlo.configuration import Section
 from mlo.errors import ConfigurationError
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""How much of an average is kept from step to step."""
 
 
 class Training(Section):
@@ -84,7 +87,7 @@ class Upper(Section):
     """The optimizer of a problem that is judged on validation data."""
 
     optimizer: Literal["adam", "sgd"] = Field("adam", description="rule of the upper problem")
-    betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's decay rates")
+    betas: tuple[Decay, Decay] = Field((0.5, 0.999), description="Adam's decay rates")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, in Nesterov's form")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of the upper problem")
     clip_norm: float | None = Field(None, gt=0, description="bound on the norm of its gradient")

@@ -116,6 +116,11 @@ class ReweightingConfig(Experiment):
     def _fits_together(self) -> ReweightingConfig:
         if len(set(self.programs)) < len(self.programs):
             raise ValueError(f"programs: expected each once, got {list(self.programs)}")
+        if "l2rw" in self.programs and not self.lookahead:
+            raise ValueError(
+                "lookahead: expected true with l2rw, whose weights are made for the batch that the "
+                "classifier then moves on, got false"
+            )
         every = max(self.meta_weight_net.every, self.learned_weights.every, self.lfm.every)
         if every > self.ticks:
             raise ValueError(

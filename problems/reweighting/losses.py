@@ -47,13 +47,15 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     Raises:
         ConfigurationError: `gamma` is negative.
     """
-    if gamma < 0:
+    if not gamma >= 0:
         raise ConfigurationError(
             f"gamma: expected a number of at least 0, found {gamma}. 0 is plain cross-entropy."
         )
     losses = example_losses(logits, labels)
-    # 1 - exp(-l) without cancellation. Its power has no finite slope at l = 0 where gamma < 1.
-    return ((-torch.expm1(-losses)) ** gamma * losses).mean()
+    missed = -torch.expm1(-losses)  # 1 - p without cancellation
+    # At l = 0 the slope of a power below 1 is infinite, but that of the product is 0.
+    factor = torch.where(missed > 0, missed, torch.ones_like(missed)) ** gamma
+    return (factor * losses).mean()
 
 
 def class_balanced_weights(counts: Sequence[int], beta: float) -> Tensor:
@@ -75,9 +77,10 @@ def class_balanced_weights(counts: Sequence[int], beta: float) -> Tensor:
         raise ConfigurationError(
             f"beta: expected a number of at least 0 and below 1, found {beta}. 0.9999 is usual."
         )
-    if min(counts) < 1:
+    if not len(counts) or min(counts) < 1:
         raise ConfigurationError(
-            f"counts: expected an example of every class, found {counts.count(0)} empty classes. "
+            f"counts: expected an example of every class, found {list(counts).count(0)} "
+            f"empty classes of {len(counts)}. "
             "An empty class has no effective number; leave it out or raise the imbalance factor."
         )
     effective = torch.tensor(

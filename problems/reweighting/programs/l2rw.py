@@ -3,9 +3,14 @@
     classifier   w*(eps) = argmin_w sum_i eps_i l_i(w)     on `train`
     weights      min_eps (1/m) sum_j l_j(w*(eps))          on `valid`
 
-Before each of its moves eps begins at zero, where the classifier's trial step leads nowhere new;
-one step of rate 1 along the negative hypergradient, cut at zero and divided by its sum, gives the
-weights with which the classifier then moves. The scale of that step cancels in the division.
+Before each of its moves eps begins at zero; the classifier's trial step then has no gradient and is
+what momentum and weight decay make of it (in the paper, whose trial step is plain SGD, it leads
+nowhere). One step of rate 1 along the negative hypergradient, cut at zero and divided by its sum,
+gives the weights with which the classifier then moves. The scale of that step cancels in the
+division.
+
+The weights are those of one batch, so the method must differentiate one step only. At eps = 0 the
+Hessian of the classifier's loss is zero: methods that solve with it have nothing to solve.
 
 Source: M. Ren et al., "Learning to Reweight Examples for Robust Deep Learning", ICML 2018,
 eq. 5 to 10 and algorithm 1.
@@ -19,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import mlo
+from mlo.errors import ConfigurationError, DataError
 from problems.reweighting.losses import example_losses
 from problems.reweighting.programs.judging import valid_loss
 from problems.reweighting.types import Examples
@@ -28,6 +34,12 @@ from problems.training import Training
 def weighted_loss(classifier: nn.Module, weights: nn.ParameterDict, train: Examples) -> Tensor:
     """The sum of eps_i l_i; the weights sum to 1, so it is a weighted mean."""
     x, labels, _ = train
+    if len(labels) != len(weights["epsilon"]):
+        raise DataError(
+            f"train: expected batches of {len(weights['epsilon'])} examples, one for each weight, "
+            f"found {len(labels)}. Give `batch_size` as it is, and drop a last batch that is not "
+            "full."
+        )
     return (weights["epsilon"] * example_losses(classifier(x), labels)).sum()
 
 
@@ -54,15 +66,24 @@ def l2rw_problems(
         batch_size: examples n of a training batch, all of one size.
         ticks: length of the run.
         hypergradient: method of the classifier; one exact SGD step without it.
+
+    Raises:
+        ConfigurationError: the method differentiates several steps, whose batches have other
+            weights.
     """
-    zeros = torch.zeros(batch_size)
+    one = hypergradient is None or (hypergradient.reach in (1, None) and not hypergradient.carries)
+    if not one:
+        raise ConfigurationError(
+            f"hypergradient: expected a method of one step, found {hypergradient}, which goes "
+            "through steps on other batches; their weights are not these. Use OneStep()."
+        )
 
     def start() -> dict[str, Tensor]:
         return {"epsilon": torch.zeros_like(weights.module["epsilon"])}  # type: ignore[index]
 
     weights = mlo.Problem(
         "weights",
-        params={"epsilon": zeros},
+        params={"epsilon": torch.zeros(batch_size)},
         loss=valid_loss,
         optimizer=lambda params: torch.optim.SGD(params, 1.0),
         start=start,

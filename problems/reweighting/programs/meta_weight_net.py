@@ -3,9 +3,11 @@
     classifier   w*(theta) = argmin_w (1/n) sum_i V(l_i; theta) l_i(w)      on `train`
     weight_net   min_theta (1/m) sum_j l_j(w*(theta))                       on `valid`
 
-In V the loss counts as a number: nothing is differentiated through it. With `lookahead=True` a
-tick is the algorithm of the paper: a trial step of the classifier, a step of the weight net
-through it, then the real step with the new weights.
+In V the loss counts as a number: nothing is differentiated through it. So the weighted loss is
+no function whose minimum is sought, and methods that take the classifier as its solution leave
+out how the weights answer to the losses; one-step methods are exact. With `lookahead=True` a tick
+is the algorithm of the paper: a trial step of the classifier, a step of the weight net through
+it, then the real step with the new weights.
 
 Source: J. Shu et al., "Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting",
 NeurIPS 2019, eq. 1 to 5 and algorithm 1.

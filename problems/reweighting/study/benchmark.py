@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from problems.reweighting.study import rendering
 from problems.reweighting.study.compute import relative_cost
 from problems.reweighting.study.plan import ABLATIONS, BASE, CASES, COMMON, DAMAGE, GRID, network
 from problems.reweighting.study.running import Kept, Trial, run_all
-from problems.reweighting.study.trial import trial_settings
+from problems.reweighting.study.trial import accuracy_of, trial_settings
 
 
 class StudyConfig(BenchmarkConfig):
@@ -92,7 +93,7 @@ def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str,
     results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
     groups: dict[tuple[str, str, str], list[float]] = {}
     for data, damage, method, _ in places:
-        values = [next(results)["networks"][network(method)]["accuracy"] for _ in seeds]
+        values = [accuracy_of(next(results), network(method)) for _ in seeds]
         groups.setdefault((data, damage, method), []).append(sum(values) / len(values))
     return [
         {
@@ -100,10 +101,15 @@ def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str,
             "damage": damage,
             "method": method,
             "accuracies": values,
-            "chosen": GRID[method][values.index(max(values))],
+            "chosen": GRID[method][_best(values)],
         }
         for (data, damage, method), values in groups.items()
     ]
+
+
+def _best(values: list[float]) -> int:
+    """The first of the largest; what failed is NaN, and never it."""
+    return values.index(max(value for value in values if not math.isnan(value)))
 
 
 def _measure(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from problems.publishing import Numbers, Rows
 from problems.reweighting.study.plan import network
+from problems.reweighting.study.trial import accuracy_of
 
 CASE_NAMES = {"digits": "digits", "mnist1d": "MNIST-1D"}
 
@@ -41,7 +42,7 @@ def judged(result: Mapping[str, Any]) -> str:
 def accuracies(result: Mapping[str, Any], which: str | None = None) -> list[float]:
     """Accuracy of every seed, in %."""
     name = which or judged(result)
-    return [100 * run["networks"][name]["accuracy"] for run in result["runs"]]
+    return [100 * accuracy_of(run, name) for run in result["runs"]]
 
 
 def accuracy_rows(numbers: Numbers) -> Rows:
@@ -116,9 +117,14 @@ def chosen_rows(numbers: Numbers) -> Rows:
                 for e in numbers["tuned"]
                 if (e["data"], e["damage"], e["method"]) == (*case, method)
             )
-            row.append(f"{_settings(entry['chosen'])} ({100 * max(entry['accuracies']):.1f})")
+            row.append(f"{_settings(entry['chosen'])} ({100 * _best(entry['accuracies']):.1f})")
         rows.append(row)
     return rows
+
+
+def _best(accuracies: Sequence[float | str]) -> float:
+    """The largest; what failed is NaN, which a file holds as a word."""
+    return max(found for found in map(float, accuracies) if not math.isnan(found))
 
 
 def tables(numbers: Numbers) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from mlo.configuration import combine, configure
+from mlo.errors import NonfiniteError
 from mlo.recipe import Carry
 from mlo.threads import threads
 from problems.evaluation import class_accuracy
+from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.readings import area_under_roc, as_array
 from problems.reweighting.recipe import recipe
 from problems.reweighting.study.plan import BASE, COMMON, DAMAGE, program
@@ -37,9 +40,17 @@ def run_trial(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
         seed: of the repetition.
 
     Returns:
-        Accuracies of every network, of every class, and what the weights look like.
+        Accuracies of every network, of every class, and what the weights look like; of a run that
+        ended in numbers that are not finite only that, under `failed`.
     """
     config = configure(recipe.config, settings, title=recipe.name)
+    try:
+        return _finished(config, seed)
+    except NonfiniteError as error:
+        return {"failed": str(error), "networks": {}}
+
+
+def _finished(config: ReweightingConfig, seed: int) -> dict[str, Any]:
     carry, seconds = Carry(), 0.0
     with threads(config.threads):
         for stage in recipe.stages(config):
@@ -78,3 +89,8 @@ def _described(weights: Tensor, labels: Tensor, corrupted: Tensor) -> dict[str, 
             "area": area_under_roc(as_array(weights), corrupted.cpu().numpy()),
         }
     return found
+
+
+def accuracy_of(run: Mapping[str, Any], network: str) -> float:
+    """Accuracy of a network at the end of a run; NaN where the run failed."""
+    return float(run["networks"][network]["accuracy"]) if run["networks"] else math.nan

@@ -176,7 +176,6 @@ def test_the_projection_is_differentiable_and_never_nan():
     assert torch.autograd.gradcheck(lambda e: normalized({"epsilon": e})["epsilon"], epsilon)
 
 
-@pytest.mark.xfail(reason="one loss is multiplied by all weights, without a word")
 def test_a_batch_of_one_is_not_weighed_as_if_it_were_a_whole_one():
     case = CASES["mlp"]
     streams = data(case) | {"train": data(case._replace(n=1))["train"]}

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 import mlo
-from mlo.errors import GraphError, HypergradientWarning, MethodError, NonfiniteError
+from mlo.errors import (
+    ConfigurationError,
+    GraphError,
+    HypergradientWarning,
+    MethodError,
+    NonfiniteError,
+)
 from mlo.hypergradients.registry import make_method, method_names
 
 from .programs import UPPERS, engine_of
@@ -33,6 +39,8 @@ REFUSED = {
     "direct": (GraphError, "Direct.*answers nothing"),
     "cg-optimizer": (MethodError, "second moments of the optimizer"),
     ("l2rw", "dense"): (NonfiniteError, "Hessian is singular"),
+    ("l2rw", "forward-mode"): (ConfigurationError, "expected a method of one step"),
+    ("l2rw", "unrolled-three"): (ConfigurationError, "expected a method of one step"),
 }
 """By method, or by program and method: where all weights are zero, so is L2RW's Hessian."""
 

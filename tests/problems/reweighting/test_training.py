@@ -191,12 +191,7 @@ def test_groups_without_parameters_are_left_out():
         (Upper, {"schedule": "linear"}, "schedule"),
         (Upper, {"every": 0}, "every"),
         (Upper, {"betas": (0.5,)}, "betas"),
-        pytest.param(
-            Upper,
-            {"betas": (0.5, 1.5)},
-            "betas",
-            marks=pytest.mark.xfail(reason="torch alone refuses it, when the problem is made"),
-        ),
+        (Upper, {"betas": (0.5, 1.5)}, "betas"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(model, settings, named):
