@@ -117,6 +117,23 @@ def _noise(classes: int, kind: str, percent: int) -> dict[str, Any]:
     )
 
 
+_SMALL = {"name": "small", "width": 8, "features": 32, "batch_norm": True}
+
+
+def _shortened(preset: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """The same data, fewer epochs and small networks, for a CPU."""
+    ticks = preset["ticks"] * epochs // 120
+    return {
+        **preset,
+        "programs": ["plain", "meta-weight-net", "lfm"],
+        "seeds": 1,
+        "ticks": ticks,
+        "evaluations": epochs,
+        "network": _SMALL,
+        "lfm": {**preset["lfm"], "encoder": _SMALL},
+    }
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {"ticks": 120, "seeds": 1, "evaluations": 12},
     **{
@@ -130,6 +147,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         for kind, percents in {"flip2": (20, 40), "uniform": (40, 60)}.items()
         for percent in percents
     },
+    "cifar10-imbalance-100-small": _shortened(_imbalance(10, 100), epochs=5),
     "animal10n": _preset(
         "animal10n",
         "vgg19-bn",
