@@ -166,6 +166,10 @@ class Recipe(abc.ABC, Generic[ConfigT]):
         """Sentences below the tables."""
         return ()
 
+    def about(self, config: ConfigT) -> str | None:
+        """What the numbers are about in a few words, such as the data; kept with the results."""
+        return None
+
     def plots(self, config: ConfigT, run: RecordedRun) -> Iterator[tuple[str, Figure]]:
         """Pictures beside those that every run gets, as (name, figure), from what was recorded."""
         yield from ()

@@ -102,7 +102,10 @@ def carry_out(recipe: Recipe[Any], config: RecipeConfig, job: Job) -> list[Metri
     with _told(job.folder):
         metrics = run_recipe(recipe, config, job)
         if job.folder is not None:
-            job.folder.write_results({"recipe": recipe.name, "metrics": summary(metrics)})
+            about = recipe.about(config)
+            told = {} if about is None else {"about": about}
+            found = {"recipe": recipe.name, **told, "metrics": summary(metrics)}
+            job.folder.write_results(found)
     return metrics
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mlo.configuration import RecipeConfig
+from problems.datasets import DataSet
+from problems.datasets.task import Task, check_batch, draw_task
 from problems.setting_kinds import DeviceName, MethodName
 
 
@@ -15,6 +17,7 @@ class Experiment(RecipeConfig):
     """Length, device, corruption, batches and method of an experiment."""
 
     seeds: int = Field(3, ge=1, description="repetitions, each with a seed of its own")
+    first_seed: int = Field(0, ge=0, le=10**12, description="seed of the first repetition")
     ticks: int = Field(400, ge=1, description="batches that every network is trained on")
     evaluations: int = Field(20, ge=1, description="points of the accuracy curves")
     threads: int | None = Field(
@@ -50,6 +53,31 @@ class Experiment(RecipeConfig):
     def noisy(self) -> bool:
         """Whether some training labels are wrong."""
         return self.noise != "none" and self.rate > 0
+
+    def task(self, data: DataSet, seed: int, *, held_per_class: int | None = None) -> Task:
+        """Draw the data of one repetition, on the device.
+
+        Args:
+            data: the whole set.
+            seed: of the repetition.
+            held_per_class: of `draw_task`.
+
+        Raises:
+            MloError: (one of its kinds) the data do not fit the settings.
+        """
+        drawn = draw_task(
+            data,
+            seed,
+            noise=self.noise,
+            rate=self.rate,
+            imbalance=self.imbalance,
+            validation_per_class=self.validation_per_class,
+            test_fraction=self.test_fraction,
+            held_per_class=held_per_class,
+        )
+        check_batch("train_batch", self.train_batch, len(drawn.train[1]), seed)
+        check_batch("valid_batch", self.valid_batch, len(drawn.valid[1]), seed)
+        return drawn.to(self.device)
 
     def spread_out(
         self, functions: Mapping[str, Callable[..., Any]], ticks: int | None = None

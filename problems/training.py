@@ -24,7 +24,7 @@ class Training(Section):
     The rate falls to zero as half a cosine or, with `milestones`, by `factor` at each of them.
     """
 
-    learning_rate: float = Field(0.05, ge=0, description="SGD rate of the classifiers")
+    learning_rate: float = Field(0.05, ge=0, le=1e30, description="SGD rate of the classifiers")
     momentum: float = Field(0.9, ge=0, lt=1, description="their momentum")
     nesterov: bool = Field(False, description="Nesterov's form of it")
     weight_decay: float = Field(5e-4, ge=0, description="their weight decay")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from problems.datasets.imbalance import long_tail
 from problems.datasets.sets import DataSet, Labelled
 from problems.datasets.splits import balanced_split, stratified_split
 from problems.datasets.transitions import transition_matrix
+from problems.naming import blaming
 
 _PARTS = (
     *("split", "imbalance", "noise", "train", "valid", "classifier", "encoder"),
@@ -29,6 +32,7 @@ class Task(NamedTuple):
         valid: the small clean balanced set on which upper problems are judged ("meta set").
         test: measured along the way and at the end; nothing is selected by it.
         classes: number K of classes.
+        positions: places of the training examples in the data set, [N].
         transition: probabilities with which a label k became l, [K, K].
     """
 
@@ -37,6 +41,7 @@ class Task(NamedTuple):
     valid: Labelled
     test: Labelled
     classes: int
+    positions: Tensor
     transition: Tensor
 
     @property
@@ -97,13 +102,14 @@ def draw_task(
         tested = x[held], labels[held]
     train = rest if imbalance is None else rest[_thinned(imbalance, labels[rest], seed)]
     generator = part_generator(seed, "noise")
-    matrix = transition_matrix(
-        noise,
-        data.classes,
-        0.0 if noise == "none" else rate,
-        generator=generator,
-        superclasses=data.superclasses,
-    )
+    with blaming("noise"):
+        matrix = transition_matrix(
+            noise,
+            data.classes,
+            0.0 if noise == "none" else rate,
+            generator=generator,
+            superclasses=data.superclasses,
+        )
     given, corrupted = labels[train], torch.zeros(len(train), dtype=torch.bool)
     if noise != "none":
         given, corrupted = corrupt(given, matrix, generator=generator)
@@ -113,6 +119,7 @@ def draw_task(
         valid=(x[valid], labels[valid]),
         test=tested,
         classes=data.classes,
+        positions=train,
         transition=matrix,
     )
 
@@ -120,6 +127,14 @@ def draw_task(
 def part_seed(seed: int, part: str) -> int:
     """Seed of one part of an experiment; parts do not share random numbers."""
     return 1000 * seed + _PARTS.index(part)
+
+
+@contextlib.contextmanager
+def drawn(seed: int, part: str) -> Iterator[None]:
+    """Draw on the random state of one part inside; the global ones are afterwards as before."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(part_seed(seed, part))
+        yield
 
 
 def part_generator(seed: int, part: str) -> torch.Generator:
@@ -147,7 +162,8 @@ def _split(
     x, labels = data.train
     generator = part_generator(seed, "split")
     if data.test is not None:
-        valid, rest = balanced_split(labels, per_class, generator=generator)
+        with blaming("validation_per_class"):
+            valid, rest = balanced_split(labels, per_class, generator=generator)
         return valid, rest, data.test
     split = stratified_split(
         labels,
@@ -160,7 +176,8 @@ def _split(
 
 def _held(labels: Tensor, rest: Tensor, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = part_generator(seed, "held")
-    held, others = balanced_split(labels[rest], per_class, generator=generator)
+    with blaming("held_per_class"):
+        held, others = balanced_split(labels[rest], per_class, generator=generator)
     return rest[held], rest[others]
 
 

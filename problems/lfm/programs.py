@@ -16,7 +16,7 @@ from mlo.hypergradients.registry import make_method
 from mlo.weights import load_weights
 from problems.datasets import stream
 from problems.datasets.sets import Labelled
-from problems.datasets.task import Task, part_seed
+from problems.datasets.task import Task, drawn, part_seed
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.reweighting import lfm_problems, plain_problems
 from problems.lfm.validator import Validator
@@ -36,7 +36,7 @@ def plain_engine(config: ReweightingConfig, seed: int, train: Labelled, classes:
     """
     channels = train[0].shape[1]
     problems = plain_problems(
-        _seeded(lambda: _classifier(config, classes, channels), seed, "classifier"),
+        _start(seed, "classifier", lambda: _classifier(config, classes, channels)),
         ticks=config.ticks,
         training=config.training,
     )
@@ -54,9 +54,9 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
     """
     sizes = task.classes, task.train[0].shape[1]
     problems = lfm_problems(
-        _seeded(lambda: _classifier(config, *sizes), seed, "classifier"),
-        _seeded(lambda: _classifier(config, *sizes), seed, "classifier"),
-        _seeded(lambda: _validator(config, task), seed, "encoder"),
+        _start(seed, "classifier", lambda: _classifier(config, *sizes)),
+        _start(seed, "classifier", lambda: _classifier(config, *sizes)),
+        _start(seed, "encoder", lambda: _validator(config, task)),
         ticks=config.ticks,
         training=config.training,
         settings=config.settings,
@@ -117,10 +117,9 @@ def _validator(config: ReweightingConfig, task: Task) -> Validator:
     )
 
 
-def _seeded(make: Callable[[], ModuleT], seed: int, part: str) -> ModuleT:
-    """Draw the start of a network without touching the random state of anybody else."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(part_seed(seed, part))
+def _start(seed: int, part: str, make: Callable[[], ModuleT]) -> ModuleT:
+    """What `make` makes on the random state of a part."""
+    with drawn(seed, part):
         return make()
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 from mlo.errors import DataError
 from problems.datasets import DataSet, fingerprint, load_arrays, load_data_set
-from problems.datasets.task import Task, check_batch, draw_task
+from problems.datasets.task import Task
 from problems.lfm.config import ReweightingConfig
 from problems.models import SMALLEST
 
@@ -14,18 +14,7 @@ from problems.models import SMALLEST
 def make_task(config: ReweightingConfig, seed: int) -> Task:
     """Draw the data of one seed; plain training and Learning From Mistakes get the same."""
     data = load_data_set("digits") if config.data is None else _own(config.data)
-    task = draw_task(
-        data,
-        seed,
-        noise=config.noise,
-        rate=config.rate,
-        imbalance=config.imbalance,
-        validation_per_class=config.validation_per_class,
-        test_fraction=config.test_fraction,
-    )
-    check_batch("train_batch", config.train_batch, len(task.train[1]), seed)
-    check_batch("valid_batch", config.valid_batch, len(task.valid[1]), seed)
-    return task if config.device == "cpu" else task.to(config.device)
+    return config.task(data, seed)
 
 
 def _own(path: str) -> DataSet:

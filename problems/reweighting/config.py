@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mlo.configuration import Section
 from problems.experiment import Experiment
 from problems.lfm.settings import Settings
 from problems.lfm.validator import CoefficientKey
 from problems.reweighting.programs import LearnedWeightsSettings, MetaWeightNetSettings
-from problems.setting_kinds import FileName
+from problems.setting_kinds import FileName, PathName
 from problems.training import Training
 
 ProgramName = Literal[
@@ -75,17 +75,25 @@ class LFM(Settings):
     mistake_path: bool = Field(True, description="hypergradients go through the mistakes")
 
 
+_UPPER = {
+    "meta-weight-net": "meta_weight_net",
+    "learned-weights": "learned_weights",
+    "lfm": "lfm",
+}
+"""Program with an optimizer of its own above -> its settings."""
+
+
 class ReweightingConfig(Experiment):
     """Data, networks, rates, programs and method of one experiment."""
 
     programs: tuple[ProgramName, ...] = Field(
-        ("plain", "meta-weight-net", "lfm"), min_length=1, description="what is compared"
+        ("plain", "meta-weight-net", "lfm"), description="what is compared"
     )
 
     dataset: Literal[
         "digits", "mnist1d", "cifar10", "cifar100", "animal10n", "clothing1m", "imagenet"
     ] = Field("digits", description="inputs and labels")
-    data: str | None = Field(
+    data: PathName | None = Field(
         None, description="folder or archive of the data set; else looked for in MLO_DATA"
     )
     image_size: int | None = Field(
@@ -112,19 +120,35 @@ class ReweightingConfig(Experiment):
     )
     lfm: LFM = Field(LFM(), description="Learning From Mistakes")
 
+    @field_validator("programs", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """Names with commas between them are a list too."""
+        return given.split(",") if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _fits_together(self) -> ReweightingConfig:
-        if len(set(self.programs)) < len(self.programs):
-            raise ValueError(f"programs: expected each once, got {list(self.programs)}")
+        if not self.programs or len(set(self.programs)) < len(self.programs):
+            raise ValueError(
+                f"programs: expected at least 1, and each once, got {list(self.programs)}"
+            )
+        made, images = ("digits", "mnist1d"), ("animal10n", "clothing1m", "imagenet")
+        if self.data is not None and self.dataset in made:
+            raise ValueError(f"data: expected none for '{self.dataset}', got '{self.data}'")
+        if self.image_size is not None and self.dataset not in images:
+            raise ValueError(
+                f"image_size: expected none for '{self.dataset}', got {self.image_size}"
+            )
         if "l2rw" in self.programs and not self.lookahead:
             raise ValueError(
                 "lookahead: expected true with l2rw, whose weights are made for the batch that the "
                 "classifier then moves on, got false"
             )
-        every = max(self.meta_weight_net.every, self.learned_weights.every, self.lfm.every)
-        if every > self.ticks:
-            raise ValueError(
-                f"every: expected at most ticks = {self.ticks}, got {every}; the upper problem "
-                "would never move"
-            )
+        for program, section in _UPPER.items():
+            every = getattr(self, section).every
+            if program in self.programs and every > self.ticks:
+                raise ValueError(
+                    f"{section}.every: expected at most ticks = {self.ticks}, got {every}; the "
+                    "upper problem would never move"
+                )
         return self

@@ -1,9 +1,9 @@
 """The published protocols as settings.
 
 Backbones, batches, epochs and rates are those of the authors' code of Learning From Mistakes
-(importZL/LFM at dbda025) and, for uniform noise, of Meta-Weight-Net's paper; the data are
-prepared as in Meta-Weight-Net (J. Shu et al., NeurIPS 2019). The README beside this file lists
-differences from the authors' code.
+(importZL/LFM at dbda025); rates fall at the start of the epochs that it names, counted from 0. The
+data are prepared as for Meta-Weight-Net (J. Shu et al., NeurIPS 2019), uniform noise is its
+setting. The README beside this file lists differences.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _imbalance(classes: int, ratio: int) -> dict[str, Any]:
         examples=sum(long_tail_counts(largest, classes, 1 / ratio)),
         epochs=120,
         learning_rate=0.1,
-        falls=[80, 90],
+        falls=[79, 89],
         nesterov=True,
         initial_stage1_weight=1.0,
         noise="none",
@@ -110,7 +110,7 @@ def _noise(classes: int, kind: str, percent: int) -> dict[str, Any]:
         examples=_CIFAR - 1000,
         epochs=100,
         learning_rate=0.1,
-        falls=[80, 99],
+        falls=[79, 99],
         noise=kind,
         rate=percent / 100,
         validation_per_class=1000 // classes,
@@ -154,7 +154,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         examples=50_000 - 1000,
         epochs=120,
         learning_rate=0.01,
-        falls=[40, 80, 100],
+        falls=[39, 79, 99],
         factor=0.2,
         image_size=64,
         noise="none",

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
+from mlo.carry import Carry
 from mlo.metrics import Metric
 from mlo.recipe import Recipe, Stage
 from mlo.stage_folder import StageFolder, slug
+from problems.naming import blaming
 from problems.reweighting import setups
 from problems.reweighting.config import ReweightingConfig
+from problems.reweighting.losses import class_balanced_weights
 from problems.reweighting.pictures import pictures
 from problems.reweighting.presets import PRESETS
-from problems.reweighting.scene import data_set
+from problems.reweighting.scene import Scene, data_set
 from problems.reweighting.tables import tables
 
 if TYPE_CHECKING:
@@ -59,6 +62,15 @@ class Reweighting(Recipe[ReweightingConfig]):
             if name in wanted
         ]
 
+    def check(self, config: ReweightingConfig) -> None:
+        """Build the stages of the first repetition, and draw the data of all of them."""
+        super().check(config)
+        for seed in config.seed_range:
+            scene = Scene(config, seed, Carry())
+            if "class-balanced" in config.programs:
+                with blaming(f"seed {seed}"):
+                    class_balanced_weights(scene.task.counts, config.class_balanced.beta)
+
     def tables(self, config: ReweightingConfig, metrics: Sequence[Metric]) -> Sequence[Table]:
         """A row for each network."""
         return tables(describe(config), metrics)
@@ -70,6 +82,10 @@ class Reweighting(Recipe[ReweightingConfig]):
             f"accuracies on {on} after the last tick, nothing is selected by them; the spread is "
             "the standard deviation over the seeds."
         ]
+
+    def about(self, config: ReweightingConfig) -> str:
+        """Data and corruption."""
+        return describe(config)
 
     def plots(self, config: ReweightingConfig, run: RecordedRun) -> Iterator[tuple[str, Figure]]:
         """Confusion matrices, accuracy of each class, and weights of right and wrong labels."""
@@ -85,7 +101,8 @@ def describe(config: ReweightingConfig) -> str:
     """Name data and corruption in a few words."""
     noise = f"{config.noise} noise {config.rate:g}" if config.noisy else "no label noise"
     tail = "" if config.imbalance is None else f", imbalance {1 / config.imbalance:g}"
-    return f"{data_set(config).source}, {noise}{tail}"
+    held = "" if config.held_per_class is None else ", held-out examples"
+    return f"{data_set(config).source}, {noise}{tail}{held}"
 
 
 recipe = Reweighting()

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import mlo
+from mlo.carry import Carry
+from mlo.errors import DataError
 from mlo.hypergradients.registry import make_method
 from problems.datasets import DataSet, Labelled, load_data_set
 from problems.datasets.augmentation import Transform
 from problems.datasets.preparation import preparations
 from problems.datasets.resident import ResidentStream
-from problems.datasets.task import (
-    Task,
-    check_batch,
-    draw_task,
-    part_generator,
-    part_seed,
-)
+from problems.datasets.task import drawn, part_generator
 from problems.models import make_classifier, make_encoder
+from problems.naming import blaming
 from problems.reweighting.config import Network, ReweightingConfig
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
+from problems.reweighting.programs import WeightNet
 
 
 @functools.lru_cache(maxsize=1)
@@ -47,6 +43,7 @@ class Scene:
     Args:
         config: the experiment.
         seed: of the repetition.
+        carry: what earlier stages of the repetition have handed on.
 
     Attributes:
         data: the whole data set.
@@ -58,21 +55,11 @@ class Scene:
         MloError: (one of its kinds) data or networks do not fit the configuration.
     """
 
-    def __init__(self, config: ReweightingConfig, seed: int) -> None:
+    def __init__(self, config: ReweightingConfig, seed: int, carry: Carry) -> None:
         self.config, self.seed = config, seed
         self.data = data = data_set(config)
-        self.task: Task = draw_task(
-            data,
-            seed,
-            noise=config.noise,
-            rate=config.rate,
-            imbalance=config.imbalance,
-            validation_per_class=config.validation_per_class,
-            test_fraction=config.test_fraction,
-            held_per_class=config.held_per_class,
-        ).to(config.device)
-        check_batch("train_batch", config.train_batch, len(self.task.train[1]), seed)
-        check_batch("valid_batch", config.valid_batch, len(self.task.valid[1]), seed)
+        _check_same(data, carry)
+        self.task = config.task(data, seed, held_per_class=config.held_per_class)
         self.augmented, self.prepared = preparations(data, augment=config.augment)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -81,25 +68,19 @@ class Scene:
 
     def classifier(self, part: str = "classifier") -> nn.Module:
         """A classifier at its start."""
-        network = self.config.network
-        return self.drawn(
-            part,
-            lambda: make_classifier(
-                network.name, self.task.classes, self._shape, **_sizes(network)
-            ),
-        )
+        network, classes = self.config.network, self.task.classes
+        with blaming("network.name"), drawn(self.seed, part):
+            return make_classifier(network.name, classes, self._shape, **_sizes(network))
 
     def encoder(self, network: Network) -> nn.Module:
         """An encoder at its start."""
-        return self.drawn(
-            "encoder", lambda: make_encoder(network.name, self._shape, **_sizes(network))
-        )
+        with blaming("lfm.encoder.name"), drawn(self.seed, "encoder"):
+            return make_encoder(network.name, self._shape, **_sizes(network))
 
-    def drawn(self, part: str, make: Callable[[], ModuleT]) -> ModuleT:
-        """What `make` makes on the random state of one part; nobody else's is touched."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(part_seed(self.seed, part))
-            return make()
+    def weight_net(self, hidden: int) -> WeightNet:
+        """Meta-Weight-Net's function of the loss at its start."""
+        with drawn(self.seed, "upper"):
+            return WeightNet(hidden)
 
     def engine(self, problems: Sequence[mlo.Problem], streams: Mapping[str, Any]) -> mlo.Engine:
         """The program on its streams."""
@@ -149,6 +130,22 @@ class Scene:
     @property
     def _shape(self) -> tuple[int, ...]:
         return tuple(self.task.train[0].shape[1:])
+
+
+def _check_same(data: DataSet, carry: Carry) -> None:
+    """Refuse to go on with other data than those of the earlier stages.
+
+    Raises:
+        DataError: they are others.
+    """
+    for stage, kept in carry.items():
+        found = kept.get("data") if isinstance(kept, Mapping) else None
+        if found is not None and found["fingerprint"] != data.fingerprint:
+            raise DataError(
+                f"data: expected those of stage '{stage}', {found['source']} with fingerprint "
+                f"{found['fingerprint'][:16]}, found {data.source} with "
+                f"{data.fingerprint[:16]}; go on with the files that the run began with"
+            )
 
 
 def _sizes(network: Network) -> dict[str, Any]:

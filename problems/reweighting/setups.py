@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import mlo
-from mlo.errors import DataError
+from mlo.errors import ConfigurationError, DataError
 from mlo.recipe import Carry, Setup
 from problems.evaluation import class_accuracy, confusion, predict
-from problems.lfm import Validator, lfm_problems, training_weights
+from problems.lfm import Validator, lfm_problems, similarity_summary, training_weights
 from problems.models import load_encoder_weights
 from problems.reweighting import programs
 from problems.reweighting.config import ReweightingConfig
@@ -38,7 +38,8 @@ def setup(
     """Make a stage in which the classifiers are looked at and, where there are any, the weights.
 
     At its end it hands on, under its name, what the data were, the confusion matrix of every
-    classifier on the test set, and weights, labels and corruption of all training examples.
+    classifier on the test set, which training examples with which labels there were, and their
+    weights.
 
     Args:
         scene: the repetition.
@@ -72,9 +73,12 @@ def setup(
         kept: dict[str, Any] = {
             "confusion": {name: _confusion(scene, network) for name, network in networks.items()},
             "data": scene.description(),
+            "labels": task.train[1],
+            "corrupted": task.corrupted,
+            "positions": task.positions,
         }
         if weights is not None:
-            kept |= {"weights": weights(), "labels": task.train[1], "corrupted": task.corrupted}
+            kept["weights"] = weights()
         return {stage: kept, **more()}
 
     return Setup(engine, scene.config.spread_out(functions, ticks), finish)
@@ -93,7 +97,7 @@ def _parted(weights: Tensor, corrupted: Tensor) -> dict[str, Tensor]:
 
 def plain(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Plain training; it hands its network to fine-tuning where that follows."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     network = scene.classifier()
     problems = programs.plain_problems(network, config.training, ticks=config.ticks)
     engine = scene.engine(problems, {"train": scene.train()})
@@ -109,7 +113,7 @@ def plain(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
 
 def plain_with_valid(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Plain training that has the validation examples too."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     network = scene.classifier()
     problems = programs.plain_problems(network, config.training, ticks=config.ticks)
     x, labels = (torch.cat(pair) for pair in zip(scene.task.train, scene.task.valid, strict=True))
@@ -119,7 +123,7 @@ def plain_with_valid(config: ReweightingConfig, seed: int, carry: Carry) -> Setu
 
 def fine_tuning(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """The network of plain training, trained further on the validation set alone."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     network = scene.classifier()
     network.load_state_dict(carry["plain network"])
     own = config.fine_tuning
@@ -131,7 +135,7 @@ def fine_tuning(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
 
 def focal(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Training with the focal loss."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     network = scene.classifier()
     problems = programs.focal_problems(
         network, config.training, ticks=config.ticks, gamma=config.focal.gamma
@@ -142,7 +146,7 @@ def focal(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
 
 def class_balanced(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Training with classes weighted by their effective numbers."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     network = scene.classifier()
     problems = programs.class_balanced_problems(
         network,
@@ -157,7 +161,7 @@ def class_balanced(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
 
 def ensemble(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Two networks trained plainly, whose probabilities are averaged."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     networks = [scene.classifier(), scene.classifier("second")]
     problems = programs.ensemble_problems(networks, config.training, ticks=config.ticks)
     engine = scene.engine(problems, {"train": scene.train()})
@@ -166,24 +170,31 @@ def ensemble(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
 
 def l2rw(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Learning to Reweight; its weights live for a batch only, so none are looked at."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
+    method = scene.method()
+    if "moves" not in method.needs:
+        raise ConfigurationError(
+            f"hypergradient: expected a method that differentiates a step with l2rw, got "
+            f"'{config.hypergradient}'; at weights of zero, where it begins, there is no Hessian "
+            "to solve with. Choose one-step"
+        )
     network = scene.classifier()
     problems = programs.l2rw_problems(
         network,
         config.training,
         batch_size=config.train_batch,
         ticks=config.ticks,
-        hypergradient=scene.method(),
+        hypergradient=method,
     )
     return setup(scene, "l2rw", scene.engine(problems, scene.both()), {"classifier": network})
 
 
 def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Meta-Weight-Net."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     settings = config.meta_weight_net
     network = scene.classifier()
-    weight_net = scene.drawn("upper", lambda: programs.WeightNet(settings.hidden))
+    weight_net = scene.weight_net(settings.hidden)
     problems = programs.meta_weight_net_problems(
         network,
         weight_net,
@@ -205,7 +216,7 @@ def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
 
 def learned_weights(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """A free weight for every training example."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     settings = config.learned_weights
     network = scene.classifier()
     free = programs.ExampleWeights(len(scene.task.train[1]), settings.initial)
@@ -229,7 +240,7 @@ def learned_weights(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
 
 def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Learning From Mistakes; learner and relearner start alike, where plain training does."""
-    scene = Scene(config, seed)
+    scene = Scene(config, seed, carry)
     own, task = config.lfm, scene.task
     learner, relearner, validator = scene.classifier(), scene.classifier(), _validator(scene)
     problems = lfm_problems(
@@ -249,6 +260,11 @@ def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         engine,
         {"learner": learner, "relearner": relearner},
         weights=lambda: training_weights(validator, learner, task.train, task.valid, scene.prepare),
+        looks={
+            "similarity": lambda: similarity_summary(
+                validator, task.train, task.valid, scene.prepare
+            )
+        },
     )
 
 

@@ -2,7 +2,8 @@
 
     members   min over w_1, ..., w_M of  sum_k (1/n) sum_i l(w_k; d_i)      on `train`
 
-The losses share no variable, so each member is trained as if it were alone.
+The losses share no variable, so each member is trained as if it were alone, but for a bound on the
+norm of the gradient, which is that of all.
 """
 
 from __future__ import annotations

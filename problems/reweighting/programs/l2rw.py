@@ -10,7 +10,7 @@ gives the weights with which the classifier then moves. The scale of that step c
 division.
 
 The weights are those of one batch, so the method must differentiate one step only. At eps = 0 the
-Hessian of the classifier's loss is zero: methods that solve with it have nothing to solve.
+Hessian of the classifier's loss is zero: methods that solve with it have nothing to solve with.
 
 Source: M. Ren et al., "Learning to Reweight Examples for Robust Deep Learning", ICML 2018,
 eq. 5 to 10 and algorithm 1.

@@ -15,7 +15,6 @@ NeurIPS 2019, eq. 1 to 5 and algorithm 1.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -86,11 +85,3 @@ def meta_weight_net_problems(
         ),
         settings.problem("weight_net", groups, valid_loss, ticks=ticks, module=weight_net),
     ]
-
-
-@torch.no_grad()
-def loss_grid(weight_net: WeightNet, largest: float, points: int = 200) -> tuple[Tensor, Tensor]:
-    """The learned function V on losses from 0 to `largest`, for plots: losses and weights."""
-    like = next(weight_net.parameters())
-    losses = torch.linspace(0, largest, points, dtype=like.dtype, device=like.device)
-    return losses, weight_net.weights(losses)

@@ -61,10 +61,13 @@ def class_balanced_problems(
         beta: of `class_balanced_weights`.
     """
     weights = class_balanced_weights(counts, beta)
+    there = {weights.device: weights}  # copied once to the device of the batches
 
     def loss(classifier: nn.Module, train: Examples) -> Tensor:
         x, labels, _ = train
         losses = F.cross_entropy(classifier(x), labels, reduction="none")
-        return (weights.to(x.device)[labels] * losses).mean()
+        if x.device not in there:
+            there[x.device] = weights.to(x.device)
+        return (there[x.device][labels] * losses).mean()
 
     return [training.problem("classifier", network, loss, ticks=ticks)]

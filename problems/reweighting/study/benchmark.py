@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import rich.console
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,6 +31,7 @@ class StudyConfig(BenchmarkConfig):
     """Seeds, processes, and where results are kept."""
 
     seeds: int = Field(5, ge=1, description="reported seeds")
+    ablation_seeds: int = Field(3, ge=1, description="of these, those of the ablations")
     tuning_seeds: int = Field(2, ge=1, description="seeds on which settings are chosen")
     first_tuning_seed: int = Field(900, ge=0, description="the first of these")
     held_per_class: int = Field(10, ge=1, description="clean examples a class they are chosen by")
@@ -39,6 +40,15 @@ class StudyConfig(BenchmarkConfig):
     kept: pathlib.Path | None = Field(
         None, description="file of runs that are over; a study that was cut off goes on from it"
     )
+
+    @model_validator(mode="after")
+    def _seeds_apart(self) -> StudyConfig:
+        if self.first_tuning_seed < self.seeds:
+            raise ValueError(
+                f"first_tuning_seed: expected at least seeds = {self.seeds}, so that no reported "
+                f"seed chooses settings, got {self.first_tuning_seed}"
+            )
+        return self
 
 
 class Study(Benchmark[StudyConfig]):
@@ -59,6 +69,7 @@ class Study(Benchmark[StudyConfig]):
             found = _measure(config, kept, progress, tuned, costs)
         numbers = {
             "seeds": list(range(config.seeds)),
+            "ablation_seeds": list(range(min(config.ablation_seeds, config.seeds))),
             "tuning_seeds": _tuning_seeds(config),
             "held_per_class": config.held_per_class,
             "base": combine(COMMON, {"data": BASE, "damage": DAMAGE}),
@@ -108,8 +119,8 @@ def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str,
 
 
 def _best(values: list[float]) -> int:
-    """The first of the largest; what failed is NaN, and never it."""
-    return values.index(max(value for value in values if not math.isnan(value)))
+    """The first of the largest; what failed is NaN, and is chosen only where all failed."""
+    return max(range(len(values)), key=lambda k: -1.0 if math.isnan(values[k]) else values[k])
 
 
 def _measure(
@@ -135,10 +146,11 @@ def _measure(
             for role, group in roles.items()
             for name, own in group.items()
         ]
+    seeds = {"ablation": range(min(config.ablation_seeds, config.seeds))}
     trials = [
         Trial(_shortened(trial_settings(data, damage, _runs(name, role), own), config), seed)
         for data, damage, name, own, role in places
-        for seed in range(config.seeds)
+        for seed in seeds.get(role, range(config.seeds))
     ]
     task = progress.add_task("measuring", total=len(trials))
     results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
@@ -149,7 +161,7 @@ def _measure(
             "name": name,
             "role": role,
             "settings": own,
-            "runs": [next(results) for _ in range(config.seeds)],
+            "runs": [next(results) for _ in seeds.get(role, range(config.seeds))],
         }
         for data, damage, name, own, role in places
     ]

@@ -38,7 +38,7 @@ def weights_figure(numbers: Mapping[str, Any]) -> Figure:
     figure = new_figure(10.0, 3.6)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, case in zip(panels, found, strict=True):
-        weighing = [r for r in _of(numbers, case, ("method",)) if "weights" in r["runs"][0]]
+        weighing = _weighing(numbers, case, ("method",))
         for number, result in enumerate(weighing):
             sizes = result["runs"][0]["counts"]
             means = [
@@ -69,9 +69,7 @@ def reliability_figure(numbers: Mapping[str, Any]) -> Figure:
     figure = new_figure(10.0, 3.6)
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, case in zip(panels, found, strict=True):
-        weighing = [
-            r for r in _of(numbers, case, ("method", "ablation")) if "weights" in r["runs"][0]
-        ]
+        weighing = _weighing(numbers, case, ("method", "ablation"))
         methods = [r for r in weighing if r["role"] == "method"]
         for number, result in enumerate(methods):
             _scatter(axes, result, color=Look(number).color, label=result["name"])
@@ -120,6 +118,15 @@ def _of(numbers: Mapping[str, Any], case: tuple[str, str], roles: tuple[str, ...
     return [
         r for r in numbers["results"] if (r["data"], r["damage"]) == case and r["role"] in roles
     ]
+
+
+def _weighing(numbers: Mapping[str, Any], case: tuple[str, str], roles: tuple[str, ...]) -> Results:
+    """Results of programs that weigh examples, with the runs that did not fail."""
+    found = [
+        {**r, "runs": [run for run in r["runs"] if "weights" in run]}
+        for r in _of(numbers, case, roles)
+    ]
+    return [r for r in found if r["runs"]]
 
 
 def _mean(run: Mapping[str, Any]) -> float:

@@ -92,6 +92,14 @@ GRID: Mapping[str, tuple[Settings, ...]] = {
         lfm__coefficient_rate=[0.2, 1.0],
         lfm__encoder_rate=[1e-4, 1e-3],
     ),
+    "lfm, published form": _products(
+        training__learning_rate=_COARSE,
+        lfm__stage1_weights=[True],
+        lfm__normalize=[False],
+        lfm__temperature=[1.0],
+        lfm__coefficient_rate=[0.2, 1.0],
+        lfm__stage1_rate=[0.01, 0.1],
+    ),
     "lfm, offset": _products(
         training__learning_rate=_COARSE,
         lfm__unit_mean=[True],
@@ -110,12 +118,10 @@ ABLATIONS: Mapping[str, Settings] = {
     },
     "random frozen encoder": {"lfm": {"frozen_encoder": True}},
     "coefficients of slots": {"lfm": {"keyed_by": "slot"}},
-    "temperature 0.03": {"lfm": {"temperature": 0.03}},
     "temperature 0.3": {"lfm": {"temperature": 0.3}},
     "temperature 1": {"lfm": {"temperature": 1.0}},
     "plain products of features": {"lfm": {"normalize": False, "temperature": 1.0}},
     "stage-1 weights learned": {"lfm": {"stage1_weights": True}},
-    "the same, no mistake path": {"lfm": {"stage1_weights": True, "mistake_path": False}},
 }
 """What is changed in LFM as it was tuned."""
 

@@ -29,9 +29,10 @@ def case_name(case: tuple[str, str]) -> str:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and standard error of the mean (NaN for one value)."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.mean(values), error
+    """Mean, and standard error of the mean, of what is finite; NaN where there is too little."""
+    found = [value for value in values if math.isfinite(value)]
+    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
+    return statistics.mean(found) if found else math.nan, error
 
 
 def judged(result: Mapping[str, Any]) -> str:
@@ -52,7 +53,7 @@ def accuracy_rows(numbers: Numbers) -> Rows:
         ("method", "equal compute"),
         "method",
         lambda result: _with_error(accuracies(result)),
-        best=lambda result: statistics.mean(accuracies(result)),
+        best=lambda result: mean_and_error(accuracies(result))[0],
     )
 
 
@@ -117,14 +118,14 @@ def chosen_rows(numbers: Numbers) -> Rows:
                 for e in numbers["tuned"]
                 if (e["data"], e["damage"], e["method"]) == (*case, method)
             )
-            row.append(f"{_settings(entry['chosen'])} ({100 * _best(entry['accuracies']):.1f})")
+            row.append(f"{_settings(entry['chosen'])} ({100 * _largest(entry['accuracies']):.1f})")
         rows.append(row)
     return rows
 
 
-def _best(accuracies: Sequence[float | str]) -> float:
-    """The largest; what failed is NaN, which a file holds as a word."""
-    return max(found for found in map(float, accuracies) if not math.isnan(found))
+def _largest(values: Iterable[float | str]) -> float:
+    """The largest; what failed is NaN, which a file holds as a word, and so is nothing."""
+    return max((found for found in map(float, values) if not math.isnan(found)), default=math.nan)
 
 
 def tables(numbers: Numbers) -> list[Table]:
@@ -160,7 +161,9 @@ def _by_case(
     chosen = [r for r in numbers["results"] if r["role"] in roles]
     places = {(r["name"], r["data"], r["damage"]): r for r in chosen}
     tops = {
-        case: max(best(r) for r in chosen if (r["data"], r["damage"]) == case) if best else None
+        case: _largest(best(r) for r in chosen if (r["data"], r["damage"]) == case)
+        if best
+        else None
         for case in cases(numbers)
     }
     rows = [[head, *map(case_name, cases(numbers))]]
@@ -176,7 +179,9 @@ def _by_case(
 
 def _with_error(values: Sequence[float]) -> str:
     middle, error = mean_and_error(values)
-    return f"{middle:.1f}" if math.isnan(error) else f"{middle:.1f} ({error:.1f})"
+    failed = sum(not math.isfinite(value) for value in values)
+    told = f", {failed} of {len(values)} failed" if failed else ""
+    return (f"{middle:.1f}" if math.isnan(error) else f"{middle:.1f} ({error:.1f})") + told
 
 
 def _mean(weights: Mapping[str, Any]) -> float:

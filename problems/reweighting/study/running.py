@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import hashlib
 import json
 import multiprocessing
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import mlo
+import problems
 from mlo.errors import DataError
 from mlo.files import writing
 from problems.reweighting.study.trial import run_trial
+
+
+@functools.lru_cache(maxsize=1)
+def code_digest() -> str:
+    """A part of the SHA-256 of all Python files of the engine and of the problem libraries."""
+    found = hashlib.sha256()
+    for package in (mlo, problems):
+        root = pathlib.Path(package.__path__[0])
+        for file in sorted(root.rglob("*.py")):
+            found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 class Trial(NamedTuple):
@@ -39,19 +54,32 @@ class Kept:
     def __init__(self, path: pathlib.Path | None) -> None:
         self.path = path
         self.found: dict[str, dict[str, Any]] = {}
-        if path is None or not path.exists():
+        if path is None:
             return
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n"):
-                continue  # cut off in the middle: that run is made again
-            try:
-                entry = json.loads(line)
-                self.found[entry["key"]] = entry["result"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"'{path}': expected a line of JSON for each run, found {line[:60]!r}; delete "
-                    "the line, or name another file"
-                ) from error
+        with writing(path):
+            path.touch()
+            text = path.read_text(encoding="utf-8", errors="replace")
+            whole, _, cut_off = text.rpartition("\n")
+            if cut_off:  # by a kill: that run is made again
+                path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        for line in whole.splitlines():
+            self._read(line)
+
+    def _read(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            key, result, code = entry["key"], entry["result"], entry["code"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"kept: '{self.path}': expected a line of JSON for each run, found {line[:60]!r}; "
+                "delete the line, or name another file"
+            ) from error
+        if code != code_digest():
+            raise DataError(
+                f"kept: '{self.path}' holds runs of other code ({code}, this is {code_digest()}); "
+                "name another file"
+            )
+        self.found[key] = result
 
     def add(self, trial: Trial, result: dict[str, Any]) -> None:
         """Keep a result.
@@ -63,7 +91,8 @@ class Kept:
         if self.path is None:
             return
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": trial.key, "result": result}) + "\n")
+            line = {"key": trial.key, "code": code_digest(), "result": result}
+            file.write(json.dumps(line) + "\n")
 
 
 def run_all(

@@ -11,7 +11,6 @@ from problems.reweighting.programs import (
     WeightNet,
     meta_weight_net_problems,
 )
-from problems.reweighting.programs.meta_weight_net import loss_grid
 
 from .by_hand import (
     CASES,
@@ -133,11 +132,3 @@ def test_the_recorded_weight_is_the_mean_before_division():
     net, theta = network("mlp", 3), leaves(engine.problems["weight_net"].module)
     want = weights_of(theta, losses(net, leaves(net), data(case)["train"][0])).mean().detach()
     assert float(metric) == pytest.approx(float(want), rel=1e-12)
-
-
-def test_the_grid_is_v_from_zero_to_the_largest_loss():
-    net = WeightNet(hidden=3)
-    grid, weights = loss_grid(net, 5.0, points=11)
-    torch.testing.assert_close(grid, 0.5 * torch.arange(11.0))
-    torch.testing.assert_close(weights, weights_of(leaves(net), grid))
-    assert not weights.requires_grad

@@ -11,7 +11,7 @@ import torch
 
 from mlo.benchmark import measure
 from mlo.configuration import combine, configure
-from mlo.errors import DataError
+from mlo.errors import ConfigurationError, DataError, RunFolderError
 from mlo.recipe_run import Job, run_recipe
 from problems.publishing import with_tables
 from problems.reweighting.recipe import recipe
@@ -69,7 +69,8 @@ def test_what_was_measured_is_what_was_tuned_and_the_plan(results):
     chosen = {(e["data"], e["damage"], e["method"]): e["chosen"] for e in results["tuned"]}
     for result in results["results"]:
         place = result["data"], result["damage"]
-        assert len(result["runs"]) == len(results["seeds"])
+        seeds = results["ablation_seeds"] if result["role"] == "ablation" else results["seeds"]
+        assert len(result["runs"]) == len(seeds)
         if result["role"] == "method":
             assert result["settings"] == chosen[*place, result["name"]]
         if result["role"] == "ablation":
@@ -130,8 +131,21 @@ def test_a_trial_is_a_run_of_the_recipe(method):
 def test_a_trial_that_diverges_says_so_and_is_never_chosen():
     own = {"ticks": 30, "training": {"learning_rate": 1e8, "momentum": 0.0}}
     found = run_trial(trial_settings("digits", "flip 40 %", "plain", own), 0)
-    assert "not finite" in found["failed"]
+    assert "of problem 'classifier' is n" in found["failed"]  # nan, or not finite
     assert benchmark._best([math.nan, 0.1, 0.3, 0.3]) == 2
+    assert benchmark._best([math.nan, math.nan]) == 0
+
+
+def test_failed_runs_are_counted_and_not_averaged():
+    assert rendering.mean_and_error([90.0, math.nan, 80.0]) == pytest.approx((85.0, 5.0))
+    assert rendering._with_error([90.0, math.nan, 80.0]) == "85.0 (5.0), 1 of 3 failed"
+    assert rendering._with_error([math.nan]) == "nan, 1 of 1 failed"
+    assert rendering._largest(["NaN", 0.2, math.nan, 0.1]) == 0.2
+
+
+def test_reported_seeds_may_not_be_tuning_seeds():
+    with pytest.raises(ConfigurationError, match="first_tuning_seed: expected at least seeds = 5"):
+        configure(StudyConfig, {"first_tuning_seed": 3}, title="study")
 
 
 def test_runs_that_are_kept_are_not_made_again(tmp_path, monkeypatch):
@@ -145,24 +159,30 @@ def test_runs_that_are_kept_are_not_made_again(tmp_path, monkeypatch):
     path.write_text(whole[:-9])
     again = Kept(path)
     assert [trial.key in again.found for trial in trials] == [True, True, False]
+    again.add(trials[2], {"seed": 2})
+    assert len(Kept(path).found) == 3
     made = []
     monkeypatch.setattr(running, "run_trial", made.append)
     done = []
     found = run_all(trials[:2], again, workers=1, done=lambda: done.append(1))
     assert list(found) == [{"seed": 0}, {"seed": 1}]
     assert (len(done), made) == (2, [])
+    path.write_text(path.read_text().replace(running.code_digest(), "0123"))
+    with pytest.raises(DataError, match="holds runs of other code"):
+        Kept(path)
     path.write_text("no JSON\n")
     with pytest.raises(DataError, match="expected a line of JSON for each run"):
         Kept(path)
+    with pytest.raises(RunFolderError):
+        Kept(tmp_path / "nowhere" / "kept.jsonl")
 
 
 def test_a_whole_study_in_small(tmp_path, monkeypatch):
     grid = {m: GRID[m][:2] for m in ("plain", "lfm")}
     monkeypatch.setattr(benchmark, "GRID", grid)
     monkeypatch.setattr(benchmark, "CASES", CASES[:1])
-    monkeypatch.setattr(
-        benchmark, "ABLATIONS", {"coefficients of slots": ABLATIONS["coefficients of slots"]}
-    )
+    slots = "coefficients of slots"
+    monkeypatch.setattr(benchmark, "ABLATIONS", {slots: ABLATIONS[slots]})
     config = StudyConfig(
         seeds=2, tuning_seeds=1, shorten=100, workers=1, kept=tmp_path / "kept.jsonl"
     )
