@@ -63,6 +63,12 @@ class RecordedRun:
         return bool(self.state["status"] == "completed")
 
     @property
+    def about(self) -> str | None:
+        """What the run is about, as its recipe says; None where it does not, or is not over."""
+        results = self.path / "results.json"
+        return read_json(results).get("about") if results.exists() else None
+
+    @property
     def metrics(self) -> list[Metric]:
         """The final metrics of all stages that are over."""
         return [metric for stage in self.stages for metric in stage.metrics]

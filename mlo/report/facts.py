@@ -36,11 +36,13 @@ def command(run: RecordedRun) -> str:
 
 
 def facts(run: RecordedRun) -> list[tuple[str, str]]:
-    """When, how long, where, and with how many seeds."""
+    """What about, when, how long, where, and with how many seeds."""
     versions = run.versions
     devices = versions.get("devices") or ["?"]
     processors = f"{versions.get('cpu_count', '?')} CPUs"
+    about = [] if run.about is None else [("about", run.about)]
     return [
+        *about,
         ("started", started(run)),
         ("duration", duration(run)),
         ("seeds", str(run.config["seeds"])),

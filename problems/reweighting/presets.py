@@ -147,7 +147,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         for kind, percents in {"flip2": (20, 40), "uniform": (40, 60)}.items()
         for percent in percents
     },
-    "cifar10-imbalance-100-small": _shortened(_imbalance(10, 100), epochs=5),
+    "cifar10-imbalance-100-small": _shortened(_imbalance(10, 100), epochs=3),
     "animal10n": _preset(
         "animal10n",
         "vgg19-bn",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
-from mlo.carry import Carry
 from mlo.metrics import Metric
 from mlo.recipe import Recipe, Stage
 from mlo.stage_folder import StageFolder, slug
@@ -66,7 +65,7 @@ class Reweighting(Recipe[ReweightingConfig]):
         """Build the stages of the first repetition, and draw the data of all of them."""
         super().check(config)
         for seed in config.seed_range:
-            scene = Scene(config, seed, Carry())
+            scene = Scene(config, seed)
             if "class-balanced" in config.programs:
                 with blaming(f"seed {seed}"):
                     class_balanced_weights(scene.task.counts, config.class_balanced.beta)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import mlo
-from mlo.carry import Carry
 from mlo.errors import DataError
 from mlo.hypergradients.registry import make_method
 from problems.datasets import DataSet, Labelled, load_data_set
@@ -43,7 +42,7 @@ class Scene:
     Args:
         config: the experiment.
         seed: of the repetition.
-        carry: what earlier stages of the repetition have handed on.
+        carry: what earlier stages of the repetition have handed on, if any.
 
     Attributes:
         data: the whole data set.
@@ -55,10 +54,12 @@ class Scene:
         MloError: (one of its kinds) data or networks do not fit the configuration.
     """
 
-    def __init__(self, config: ReweightingConfig, seed: int, carry: Carry) -> None:
+    def __init__(
+        self, config: ReweightingConfig, seed: int, carry: Mapping[str, Any] | None = None
+    ) -> None:
         self.config, self.seed = config, seed
         self.data = data = data_set(config)
-        _check_same(data, carry)
+        _check_same(data, carry or {})
         self.task = config.task(data, seed, held_per_class=config.held_per_class)
         self.augmented, self.prepared = preparations(data, augment=config.augment)
 
@@ -132,7 +133,7 @@ class Scene:
         return tuple(self.task.train[0].shape[1:])
 
 
-def _check_same(data: DataSet, carry: Carry) -> None:
+def _check_same(data: DataSet, carry: Mapping[str, Any]) -> None:
     """Refuse to go on with other data than those of the earlier stages.
 
     Raises:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from mlo.cli import main
 from problems.datasets import load_data_set
 from problems.reweighting.recipe import BUILDS, describe, recipe
 from problems.reweighting.scene import Scene
@@ -182,3 +185,14 @@ def test_labels_and_networks_of_a_scene_are_described():
     sizes = {p.shape[0] for p in scene.classifier().parameters()}
     assert {5, 7} <= sizes
     assert start(0, 5).state_dict().keys() != scene.classifier().state_dict().keys()
+
+
+def test_results_and_report_say_what_the_data_were(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    words = ["--programs", "plain", "--ticks", "2", "--seeds", "1", "--quiet"]
+    assert main(["run", "reweighting", *words, "--out", str(tmp_path / "run")]) == 0
+    about = "digits, flip noise 0.4"
+    assert about in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["about"] == about
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert about in (tmp_path / "run" / "report.html").read_text()

@@ -76,7 +76,11 @@ def configured(name, **more) -> ReweightingConfig:
 
 
 def test_there_is_a_preset_for_each_protocol_and_a_quick_one():
-    assert set(PRESETS) == {"quick", *FACTS}
+    small = "cifar10-imbalance-100-small"
+    assert set(PRESETS) == {"quick", small, *FACTS}
+    whole, short = configured("cifar10-imbalance-100"), configured(small)
+    assert (short.imbalance, short.training) == (whole.imbalance, whole.training)
+    assert (short.network.name, short.ticks) == ("small", 123 * 3)
     assert len(FACTS) == 10 + 8 + 1
     assert recipe.presets == PRESETS
     assert configured("quick").dataset == "digits"

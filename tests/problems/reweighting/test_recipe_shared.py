@@ -109,7 +109,7 @@ def test_parts_are_drawn_by_their_own_seeds_and_leave_the_global_state_alone():
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first = scene.encoder(scene.config.lfm.encoder)
-    net = scene.drawn("upper", lambda: WeightNet(5))
+    net = scene.weight_net(5)
     again = scene.encoder(scene.config.lfm.encoder)
     assert torch.equal(torch.get_rng_state(), before)
     assert farthest(first, again) == 0
