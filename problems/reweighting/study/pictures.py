@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlo.report.axes import plain
 from mlo.report.style import MUTED, Look, new_figure
 from problems.reweighting.study.rendering import (
     accuracies,
@@ -56,6 +57,7 @@ def weights_figure(numbers: Mapping[str, Any]) -> Figure:
                 label=result["name"],
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: plain(value))
         axes.set_title(case_name(case), loc="left")
         axes.set_xlabel("training examples of the class")
     panels[0].set_ylabel("mean weight of the class,\nrelative to the mean of all")
@@ -96,7 +98,8 @@ def _rows_of_points(
     if first is not None:
         for case, group in groups.items():
             (leading,) = (r for r in _of(numbers, case, ("method",)) if r["name"] == first)
-            groups[case] = [leading, *group]
+            seeds = len(group[0]["runs"])
+            groups[case] = [{**leading, "runs": leading["runs"][:seeds]}, *group]
     names = [result["name"] for result in next(iter(groups.values()))]
     figure = new_figure(11.0, 1.2 + 0.3 * len(names))
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]

@@ -58,8 +58,10 @@ def accuracy_rows(numbers: Numbers) -> Rows:
 
 
 def ablation_rows(numbers: Numbers) -> Rows:
-    """LFM as tuned, its learner, and every ablation."""
-    base = [r for r in numbers["results"] if r["name"] == "lfm"]
+    """LFM as tuned, its learner, and every ablation, on the seeds that all of them have."""
+    seeds = len(numbers["ablation_seeds"])
+    found = [r for r in numbers["results"] if r["name"] == "lfm"]
+    base = [{**r, "runs": r["runs"][:seeds]} for r in found]
     learner = [{**r, "name": "learner of the same run", "which": "learner"} for r in base]
     changed = [r for r in numbers["results"] if r["role"] == "ablation"]
     return _by_case(

@@ -209,3 +209,23 @@ def test_the_cost_of_a_tick_is_that_of_its_passes():
 
 
 QUIET = Job(quiet=True)
+
+
+def test_the_short_run_on_cifar_is_told_as_it_was_measured():
+    place = publish.ROOT / "benchmarks/results/reweighting_cifar10_small.json"
+    found = json.loads(place.read_text(encoding="utf-8"))
+    assert "JPEG copy" in found["about"]
+    values = {
+        (m["stage"], m["evaluation"]): m["mean"]
+        for m in found["metrics"]
+        if m["metric"] == "accuracy"
+    }
+    text = publish.PAGE.read_text(encoding="utf-8")
+    for row in (
+        f"| plain | {100 * values['plain', 'classifier']:.1f} | {found['seconds']['plain']:.0f} |",
+        f"| Meta-Weight-Net | {100 * values['meta-weight-net', 'classifier']:.1f} | "
+        f"{found['seconds']['meta-weight-net']:.0f} |",
+        f"| LFM: learner, relearner | {100 * values['lfm', 'learner']:.1f}, "
+        f"{100 * values['lfm', 'relearner']:.1f} | {found['seconds']['lfm']:.0f} |",
+    ):
+        assert row in text
