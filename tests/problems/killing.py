@@ -9,6 +9,7 @@ every difference to the undisturbed run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -124,6 +125,9 @@ def attempt(job, folder: pathlib.Path, after: float | None) -> bool:
             return False
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
+    # A worker that waits for a lock of the dead process would stay, and keep the output open.
+    with contextlib.suppress(ProcessLookupError):  # it had not begun
+        os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True
 

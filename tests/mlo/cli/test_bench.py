@@ -97,6 +97,7 @@ def test_the_benchmarks_of_this_project_are_what_they_are_offered_as():
         "nested-cost": "nested-cost",
         "checkpoint-cost": "checkpoint-cost",
         "bilevel-quadratic": "bilevel-quadratic",
+        "reweighting-study": "reweighting-study",
     }
 
 
