@@ -26,7 +26,10 @@ from .called import escapes, joined, too_long
         ("graph --help", ("Usage: mlo graph RECIPE", "lfm-reweighting")),
         ("check lfm-reweighting --help", ("--against", "--after N", "--tolerance X", "--bias X")),
         ("check lfm-reweighting --help", ("--stage NAME", "--stage1-weights yes|no")),
-        ("run lfm-reweighting --help", ("--noise none|uniform|flip|flip2", "--out", "(default: 400)")),
+        (
+            "run lfm-reweighting --help",
+            ("--noise none|uniform|flip|flip2", "--out", "(default: 400)"),
+        ),
         ("run lfm-reweighting --help", ("--preset NAME", "quick, uniform, imbalance")),
         ("run lfm-reweighting --help", ("a file over a preset", "--config FILE", "--set KEY=V")),
         ("graph lfm-reweighting --help", ("text|mermaid|svg", "--out FILE", "--stage NAME")),
