@@ -170,9 +170,11 @@ def first_ticks(config, *programs, ticks=1):
         assert moves.keys() == before.keys()
         for name, problem in made.engine.problems.items():
             assert np.isfinite(float(moves[name].loss))
-            assert float(moves[name].gradient_norm) > 0
             after = [*problem.module.parameters()]
             assert all(p.isfinite().all() for p in after)
+            if name == "validator" and config.valid_batch < 25:
+                continue  # no example of a small batch need have a companion of its class
+            assert float(moves[name].gradient_norm) > 0
             assert any(not torch.equal(a, b) for a, b in zip(after, before[name], strict=True))
     assert [stage.name for stage in recipe.stages(config)] == list(programs)
 
