@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mlo.engine import Engine
-from mlo.errors import DataError
 from mlo.guarding import Guards
 from mlo.hypergradients.registry import make_method
 from mlo.weights import load_weights
 from problems.datasets import stream
 from problems.datasets.sets import Labelled
-from problems.datasets.task import Task, drawn, part_seed
+from problems.datasets.task import Task, drawn, part_generator
 from problems.lfm.config import ReweightingConfig
 from problems.lfm.reweighting import lfm_problems, plain_problems
 from problems.lfm.validator import Validator
 from problems.models import conv_classifier, conv_encoder
+from problems.naming import blaming
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -97,10 +96,8 @@ def _encoder(config: ReweightingConfig, channels: int) -> nn.Module:
         batch_norm=config.batch_norm,
     )
     if config.encoder_weights is not None:
-        try:
+        with blaming("encoder_weights"):
             load_weights(encoder, config.encoder_weights)
-        except DataError as error:
-            raise DataError(f"encoder_weights: {error}") from error
     return encoder
 
 
@@ -124,5 +121,4 @@ def _start(seed: int, part: str, make: Callable[[], ModuleT]) -> ModuleT:
 
 
 def _stream(part: Labelled, batch_size: int, seed: int, name: str) -> DataLoader:
-    generator = torch.Generator().manual_seed(part_seed(seed, name))
-    return stream(*part, batch_size=batch_size, generator=generator)
+    return stream(*part, batch_size=batch_size, generator=part_generator(seed, name))

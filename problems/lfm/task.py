@@ -9,6 +9,7 @@ from problems.datasets import DataSet, fingerprint, load_arrays, load_data_set
 from problems.datasets.task import Task
 from problems.lfm.config import ReweightingConfig
 from problems.models import SMALLEST
+from problems.naming import blaming
 
 
 def make_task(config: ReweightingConfig, seed: int) -> Task:
@@ -18,7 +19,7 @@ def make_task(config: ReweightingConfig, seed: int) -> Task:
 
 
 def _own(path: str) -> DataSet:
-    try:
+    with blaming("data"):
         train = load_arrays(path)
         height, width = train[0].shape[2:]
         if min(height, width) < SMALLEST:
@@ -26,7 +27,5 @@ def _own(path: str) -> DataSet:
                 f"{path!r}: expected images of at least {SMALLEST} by {SMALLEST} pixels, which "
                 f"the networks need, found {height} by {width}; enlarge them"
             )
-    except DataError as error:
-        raise DataError(f"data: {error}") from error
     classes = int(train[1].max()) + 1
     return DataSet("arrays", pathlib.Path(path).name, fingerprint(*train), train, None, classes)

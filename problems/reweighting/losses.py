@@ -30,8 +30,12 @@ def weighted_mean(weights: Tensor, losses: Tensor, *, unit_mean: bool = False) -
         unit_mean: divide the weights by their mean over the batch first, so that they change what
             counts and not how fast is learned.
     """
-    weights = weights / weights.mean() if unit_mean else weights
-    return (weights * losses).mean()
+    return (scaled(weights, unit_mean=unit_mean) * losses).mean()
+
+
+def scaled(weights: Tensor, *, unit_mean: bool) -> Tensor:
+    """Weights that count together, divided by their mean where that is wanted."""
+    return weights / weights.mean() if unit_mean else weights
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:

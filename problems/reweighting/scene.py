@@ -13,7 +13,6 @@ import mlo
 from mlo.errors import DataError
 from mlo.hypergradients.registry import make_method
 from problems.datasets import DataSet, Labelled, load_data_set
-from problems.datasets.augmentation import Transform
 from problems.datasets.preparation import preparations
 from problems.datasets.resident import ResidentStream
 from problems.datasets.task import drawn, part_generator
@@ -111,12 +110,11 @@ class Scene:
         return {"train": self.train(), "valid": self.valid()}
 
     def _stream(self, part: Labelled, size: int, name: str) -> ResidentStream:
-        transform: Transform | None = self.augmented
         return ResidentStream(
             *part,
             batch_size=size,
             generator=part_generator(self.seed, name),
-            transform=transform,
+            transform=self.augmented,
         )
 
     def description(self) -> dict[str, Any]:

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import mlo
-from mlo.errors import ConfigurationError, DataError
+from mlo.errors import ConfigurationError
 from mlo.recipe import Carry, Setup
 from problems.evaluation import class_accuracy, confusion, predict
 from problems.lfm import Validator, lfm_problems, similarity_summary, training_weights
 from problems.models import load_encoder_weights
+from problems.naming import blaming
 from problems.reweighting import programs
 from problems.reweighting.config import ReweightingConfig
-from problems.reweighting.losses import example_losses
+from problems.reweighting.losses import example_losses, scaled
 from problems.reweighting.scene import Scene
 
 Networks = Mapping[str, nn.Module]
@@ -208,7 +209,7 @@ def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
     def weights() -> Tensor:
         x, labels = scene.task.train
         found = weight_net.weights(example_losses(predict(network, x, scene.prepare), labels))
-        return found / found.mean() if settings.unit_mean else found
+        return scaled(found, unit_mean=settings.unit_mean)
 
     engine = scene.engine(problems, scene.both())
     return setup(scene, "meta-weight-net", engine, {"classifier": network}, weights=weights)
@@ -231,8 +232,7 @@ def learned_weights(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
 
     @torch.no_grad()
     def weights() -> Tensor:
-        found = torch.sigmoid(free.logits)
-        return found / found.mean() if settings.unit_mean else found
+        return scaled(torch.sigmoid(free.logits), unit_mean=settings.unit_mean)
 
     engine = scene.engine(problems, scene.both())
     return setup(scene, "learned-weights", engine, {"classifier": network}, weights=weights)
@@ -272,10 +272,8 @@ def _validator(scene: Scene) -> Validator:
     own, task = scene.config.lfm, scene.task
     encoder = scene.encoder(own.encoder)
     if own.encoder_weights is not None:
-        try:
+        with blaming("lfm.encoder_weights"):
             load_encoder_weights(encoder, own.encoder_weights)
-        except DataError as error:
-            raise DataError(f"lfm.encoder_weights: {error}") from error
     by_example = own.keyed_by == "example"
     return Validator(
         encoder.requires_grad_(not own.frozen_encoder),
