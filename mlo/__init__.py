@@ -36,6 +36,7 @@ from mlo.hypergradients import (
 )
 from mlo.incident import replay
 from mlo.moves import Move
+from mlo.once import once
 from mlo.own_loop import solution
 from mlo.problem import Problem
 from mlo.records import (
@@ -101,6 +102,7 @@ __all__ = [
     "load_weights",
     "make_method",
     "methods",
+    "once",
     "read_checkpoint",
     "register",
     "replay",

@@ -42,7 +42,8 @@ def advance(
         setting: batch, random state and mode.
         optimizer: what steps: the problem's own, or a copy on trial.
         params: the parameters that it holds, live or copies.
-        graph: keep the gradient's graph, where the problem's method can use it.
+        graph: keep the gradient's graph, or what `once` computed, where the problem's method can
+            use it.
         kept: record the move in full, where the problem's method needs that.
         begun: how the problem began anew just before, where it did.
         past: the recorded moves that led here.
@@ -63,6 +64,7 @@ def advance(
         name,
         setting,
         graph=graph and recorded and "graph" in needs and not program.graph.scope(name),
+        share=graph and recorded and "shared" in needs and not program.graph.scope(name),
         context=recorded and "context_gradient" in needs,
     )
     sweep.watch = UNWATCHED  # not what a closure evaluates on the way of a line search
@@ -106,6 +108,7 @@ def advance(
         below={n: sweep.moves[n].without_graph() for n in program.graph.order(name)},
         step=step,
         graph=gradient.graph,
+        kept=gradient.kept,
         context_gradient=context_gradient,
         begun=begun,
         past=() if begun is not None else past,

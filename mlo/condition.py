@@ -10,6 +10,7 @@ it came from.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,9 +21,10 @@ from mlo.errors import DoubleBackwardError, MethodError
 from mlo.linearization import Linearization, Memory
 from mlo.micro_batches import MicroBatches, Parts
 from mlo.moves import Move
+from mlo.once import Kept
 from mlo.solve import LinearSolution, LinearSolver, differentiable_solve
 from mlo.types import PartialTensors, Tensors
-from mlo.vectors import dense, detached, dot, filled, leaves
+from mlo.vectors import dense, detached, dot, filled, leaves, plus
 
 LossFunction = Callable[[Tensors, Tensors], Tensor]
 """f(w, c): the loss at parameters w and context c, a 0-dim tensor."""
@@ -51,6 +53,7 @@ class Condition:
         memory: what all conditions of one problem at one point share.
         positions: places of `context` among all tensors that the problem depends on.
         once: its products are asked for once, so it takes micro-batches one at a time for each.
+        direct: what `direct_gradient` differentiates by.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Condition:
         scale: Callable[[], Tensors] | None = None,
         total: Callable[[], Tensors] | None = None,
         led: Tensors | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.objective = objective
         self.params = params
@@ -91,6 +95,7 @@ class Condition:
         self.led = params if led is None else led
         self._products_of: tuple[Tensors, PartialTensors] | None = None
         self._scale = scale
+        self._kept = kept
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
@@ -159,13 +164,35 @@ class Condition:
 
     def context_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
         """``df/dc`` at other parameters and the same context, batch, mode and random state."""
+        return self.pulled(self.direct_gradient(params))
+
+    @property
+    def direct(self) -> Tensors:
+        """The context, and then what `once` has kept, if anything: what the loss is computed from.
+
+        What was kept depends on the context as well; derivatives with respect to `direct` are taken
+        with the one fixed while the other varies, and `pulled` puts them together.
+        """
+        return self.context if self._kept is None else (*self.context, *self._kept.heads)
+
+    def direct_gradient(self, params: Sequence[Tensor]) -> PartialTensors:
+        """As `context_gradient`, with respect to `direct`: nothing goes back through `once`."""
         shifted = detached(params)
         if self._parts is not None:
             return self._parts.context_gradient(shifted, self.context)
-        context = leaves(self.context)
-        with torch.enable_grad():
+        direct = leaves(self.direct)
+        context, heads = direct[: len(self.context)], direct[len(self.context) :]
+        again = contextlib.nullcontext() if self._kept is None else self._kept.replayed(heads)
+        with torch.enable_grad(), again:
             loss = self._loss(shifted, context)
-            return differentiate(self.problem, [loss], context)
+            return differentiate(self.problem, [loss], direct)
+
+    def pulled(self, direct: PartialTensors) -> PartialTensors:
+        """From cotangents of `direct` to those of the context, back through `once`."""
+        if self._kept is None:
+            return direct
+        count = len(self.context)
+        return plus(direct[:count], self._kept.pull(direct[count:]))
 
     def move_context_gradient(self) -> PartialTensors:
         """``df/dc`` where the recorded move was made, from its own pass.

@@ -13,6 +13,7 @@ from torch import Tensor
 from mlo.errors import LossError
 from mlo.evaluator import Evaluator
 from mlo.guards import checked_scalar
+from mlo.once import recorded
 from mlo.places import Buffers
 from mlo.setting import Setting
 from mlo.types import Values
@@ -77,7 +78,8 @@ class Objective:
             for batch in setting.batches:
                 returned, buffers = self.evaluator.call(values, batch, setting.tick, buffers)
                 loss, metrics = self._split(returned)
-                self.evaluator.check(loss, values)
+                for tensor in (loss, *recorded()):
+                    self.evaluator.check(tensor, values)
                 visitor(Evaluation(loss, loss.detach().clone(), metrics, buffers))
 
     def _split(self, returned: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:

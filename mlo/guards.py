@@ -66,7 +66,7 @@ def check_closed(problem: str, loss: Tensor, params: Tensors, context: Tensors) 
             "torch.func.functional_call(module, params, inputs)",
             problem=problem,
         )
-    if all(loss is not p for p in params) and not _leads_to(loss.grad_fn, params):
+    if not leads_to(loss, params):
         raise LossError(
             f"problem '{problem}': its loss depends on none of its parameters; compute it from the "
             "params that it is handed, and see that nothing on the way is detached",
@@ -230,6 +230,11 @@ _ONCE = once_differentiable(lambda ctx: None).__code__
 def _is_once_differentiable(node: Any) -> bool:
     function = getattr(node, "_forward_cls", None)
     return function is not None and getattr(function.backward, "__code__", None) is _ONCE
+
+
+def leads_to(output: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether the graph of `output` contains one of these tensors, or it is one of them."""
+    return any(output is x for x in inputs) or _leads_to(output.grad_fn, inputs)
 
 
 def _leads_to(node: Any, inputs: Sequence[Tensor]) -> bool:

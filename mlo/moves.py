@@ -14,6 +14,7 @@ from mlo.update import Step
 
 if TYPE_CHECKING:
     from mlo.linearization import Linearization
+    from mlo.once import Kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Move:
         below: the moves at which the problems of its scope were seen then.
         step: how its step depends on the gradient.
         graph: the gradient's graph, while the call that made the move lasts.
+        kept: what the loss computed by `once`, while the call that made the move lasts.
         context_gradient: the loss's gradient with respect to its context, in the graph's order,
             and then that with respect to `before` where the move began anew.
         begun: how `before` came from the problem's start, where it did.
@@ -51,6 +53,7 @@ class Move:
     below: Mapping[str, Move] = dataclasses.field(default_factory=dict)
     step: Step | None = None
     graph: Linearization | None = None
+    kept: Kept | None = None
     context_gradient: PartialTensors | None = None
     begun: Begun | None = None
     past: tuple[Move, ...] = ()
@@ -59,10 +62,10 @@ class Move:
     def without_graph(self) -> Move:
         """The same move, with the graphs let go."""
         moves = (*self.past, self)
-        if all(move.graph is None for move in moves):
+        if all(move.graph is None and move.kept is None for move in moves):
             return self
         past = tuple(move.without_graph() for move in self.past)
-        return dataclasses.replace(self, graph=None, past=past)
+        return dataclasses.replace(self, graph=None, kept=None, past=past)
 
 
 def past_of(before: Move | None, reach: int | None, *, first: bool) -> tuple[Move, ...]:

@@ -15,6 +15,7 @@ from mlo.differentiation import differentiate
 from mlo.errors import MethodError
 from mlo.linearization import Linearization, Memory
 from mlo.moves import Move
+from mlo.once import Kept
 from mlo.response import Needed
 from mlo.types import PartialTensors, Tensors, Values
 from mlo.vectors import dense, detached, filled, grouped, leaves, plus
@@ -147,6 +148,7 @@ class Site:
             scale=sweep.program.optimizer_scale(self.name),
             total=place.total if graph.nested == "partial" and anticipates else None,
             led=led,
+            kept=_restricted_kept(move, index, shifted=shifted),
         )
 
     def _memory(self, index: tuple[int, ...]) -> Memory:
@@ -213,6 +215,14 @@ def _restricted(move: Move, index: Sequence[int], *, shifted: bool) -> Lineariza
     if shifted:
         context = (*context, *move.graph.params)
     return dataclasses.replace(move.graph, context=context)
+
+
+def _restricted_kept(move: Move, index: Sequence[int], *, shifted: bool) -> Kept | None:
+    if move.kept is None:
+        return None
+    context = tuple(move.kept.context[i] for i in index)
+    # It is no function of where the problem began.
+    return move.kept.restricted((*context, *detached(move.before or ())) if shifted else context)
 
 
 def _restricted_move(move: Move, index: Sequence[int], *, shifted: bool) -> Move:

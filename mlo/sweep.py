@@ -6,6 +6,7 @@ Trial moves change the sweep and nothing else; live tensors are only read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from mlo.evaluation import Evaluation, mean
 from mlo.hypergradients import Hypergradient, Result
 from mlo.linearization import Linearization, Memory
 from mlo.moves import Begun, Move
+from mlo.once import Kept, Recording
 from mlo.program import Program
 from mlo.records import Info, ResponseRecord, together
 from mlo.response import check_result, respond
@@ -37,6 +39,7 @@ class Gradient:
     values: PartialTensors
     evaluation: Evaluation
     graph: Linearization | None = None
+    kept: Kept | None = None
     context_gradient: PartialTensors | None = None
 
     @functools.cached_property
@@ -122,6 +125,7 @@ class Sweep:
         setting: Setting,
         *,
         graph: bool = False,
+        share: bool = False,
         context: bool = False,
         replay: bool = False,
     ) -> Gradient:
@@ -131,29 +135,37 @@ class Sweep:
             name: whose.
             setting: under what.
             graph: keep the gradient's graph (for a staged problem and one batch).
+            share: keep what the loss computes by `once` (for a staged problem and one batch).
             context: take the gradient with respect to the context in the same pass.
             replay: draw the random numbers of the setting again.
         """
         own = leaves(self.values[name])
         env = dict(self.values)
-        graph = graph and len(setting.batches) == 1
+        graph, share = (wanted and len(setting.batches) == 1 for wanted in (graph, share))
         outside: Tensors = ()
-        if graph or context:
+        if graph or share or context:
             for read in self.program.graph.carrying(name):
                 env[read] = leaves(self.values[read])
             outside = self.context(name, env)
         wrt = (*own, *outside) if context else own
+        recording = Recording(name, own, self.program.devices)
         with torch.enable_grad():
             if len(setting.batches) > 1:
                 env = self._answered(name, own, env)
                 evaluation, grads = self._accumulated(name, env, wrt, setting, replay=replay)
             else:
-                evaluation = self.total(name, own, env, setting, replay=replay)
+                with recording.active() if share else contextlib.nullcontext():
+                    evaluation = self.total(name, own, env, setting, replay=replay)
                 self.watch.loss(name, evaluation.value)
                 grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
         values, rest = grads[: len(own)], grads[len(own) :]
-        kept = Linearization(own, outside, values) if graph else None
-        return Gradient(values, evaluation, kept, rest if context else None)
+        return Gradient(
+            values,
+            evaluation,
+            Linearization(own, outside, values) if graph else None,
+            recording.kept(outside) if share else None,
+            rest if context else None,
+        )
 
     def total(
         self,

@@ -46,7 +46,7 @@ class Result:
 NEEDS = frozenset(
     {
         *("moves", "optimizer", "adaptation", "steps", "graph", "context_gradient"),
-        *("learning_rate", "second_moments", "staged"),
+        *("learning_rate", "second_moments", "shared", "staged"),
     }
 )
 """What a method may declare to need."""
@@ -65,6 +65,8 @@ class Hypergradient(abc.ABC):
     - `"adaptation"`: with `"optimizer"`, that derivative as SAMA approximates it (see `Sama`);
     - `"graph"`: it can use the graph of the move's gradient, where that was made in the same tick;
     - `"context_gradient"`: it uses the gradient with respect to the context at the recorded move;
+    - `"shared"`: it evaluates the loss again where the move was made, and can use what `once` has
+      kept of it (`Condition.direct_gradient`);
     - `"learning_rate"`: it uses the optimizer's learning rates, which `mlo.solution` cannot offer;
     - `"second_moments"`: it uses the running means of squared gradients that the optimizer keeps;
     - `"staged"`: it works with the plain loss, not with one in which problems below respond, so its

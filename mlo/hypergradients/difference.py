@@ -67,10 +67,11 @@ class Difference:
             behind = condition.move_context_gradient()
         else:
             behind, inverse = _shifted_gradient(condition, u, -scale), inverse / 2
-        return tuple(
+        direct = (
             _scaled_difference(a, b, inverse, like)
-            for a, b, like in zip(ahead, behind, condition.context, strict=True)
+            for a, b, like in zip(ahead, behind, condition.direct, strict=True)
         )
+        return condition.pulled(tuple(direct))
 
     def _compared(
         self, condition: Condition, grads: PartialTensors, half: PartialTensors, info: Info
@@ -98,7 +99,7 @@ def _shifted_gradient(condition: Condition, u: Tensors, scale: Tensor) -> Partia
         (widened(p) + scale * widened(s)).to(p.dtype)
         for p, s in zip(condition.params, u, strict=True)
     )
-    return condition.context_gradient(shifted)
+    return condition.direct_gradient(shifted)
 
 
 def _scaled_difference(

@@ -30,10 +30,12 @@ class FiniteDifference(Hypergradient):
     copies of the parameters. The forward scheme takes df/dc(w) from the move's own pass.
 
     Cost: 2 gradient evaluations with respect to the context (1 for "forward"), twice that with
-    `check`; memory: one shifted copy. Bias: O(radius^2) where the loss is smooth (O(radius) for
-    "forward"), plus rounding, which grows as 1 / radius. It sees through `.detach()` in the loss,
-    and kinks of ReLU and max-pooling within the radius enter it in full, where the exact product
-    of `OneStep` takes the one-sided derivative: on such networks the two are different estimators.
+    `check`; what the loss computes by `mlo.once` is left out of these (central scheme): it counts
+    once, in the move. Memory: one shifted copy, and the graph of that part. Bias: O(radius^2) where
+    the loss is smooth (O(radius) for "forward"), plus rounding, which grows as 1 / radius. It sees
+    through `.detach()` in the loss, and kinks of ReLU and max-pooling within the radius enter it in
+    full, where the exact product of `OneStep` takes the one-sided derivative: on such networks the
+    two are different estimators.
     Sources: Liu et al., ICLR 2019, eq. 8; radius there 0.01.
 
     Args:
@@ -71,9 +73,9 @@ class FiniteDifference(Hypergradient):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """The forward scheme also needs the context's gradient at the move."""
-        extra = {"context_gradient"} if self.scheme == "forward" else set()
-        return frozenset({"moves", "optimizer", "staged", *extra})
+        """The forward scheme takes one side from the move, the central one evaluates both."""
+        extra = "context_gradient" if self.scheme == "forward" else "shared"
+        return frozenset({"moves", "optimizer", "staged", extra})
 
     def work(self, size: int) -> int:
         """Two gradient evaluations, which is the price of one product."""

@@ -58,7 +58,9 @@ class Sama(Hypergradient):
         ConfigurationError: a setting is out of range.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"moves", "optimizer", "adaptation", "staged"})
+    needs: ClassVar[frozenset[str]] = frozenset(
+        {"moves", "optimizer", "adaptation", "shared", "staged"}
+    )
 
     radius: float | None = None
     check: bool = False
