@@ -27,8 +27,20 @@ def predict(network: nn.Module, x: Tensor, prepare: Prepare | None = None) -> Te
     """
     with preserved_modes([network]):
         network.eval()
-        parts = [network(prepare(part) if prepare else part) for part in x.split(CHUNK)]
-    return torch.cat(parts)
+        return in_chunks(network, x, prepare)
+
+
+def in_chunks(
+    function: Callable[[Tensor], Tensor], x: Tensor, prepare: Prepare | None = None
+) -> Tensor:
+    """A function of many inputs, of a part of them at a time.
+
+    Args:
+        function: from [n, ...] to [n, ...].
+        x: inputs, [N, ...].
+        prepare: applied to inputs first.
+    """
+    return torch.cat([function(prepare(part) if prepare else part) for part in x.split(CHUNK)])
 
 
 def accuracy(

@@ -13,18 +13,43 @@ from problems.datasets.task import Task, check_batch, draw_task
 from problems.setting_kinds import DeviceName, MethodName
 
 
-class Experiment(RecipeConfig):
-    """Length, device, corruption, batches and method of an experiment."""
+class RunSettings(RecipeConfig):
+    """Repetitions, device and hypergradient method of a run."""
 
     seeds: int = Field(3, ge=1, description="repetitions, each with a seed of its own")
     first_seed: int = Field(0, ge=0, le=10**12, description="seed of the first repetition")
-    ticks: int = Field(400, ge=1, description="batches that every network is trained on")
     evaluations: int = Field(20, ge=1, description="points of the accuracy curves")
     threads: int | None = Field(
         1, ge=1, description="CPU threads; the last digits of the results depend on their number"
     )
     device: DeviceName = Field("cpu", description="where to compute, such as cpu or cuda")
+    hypergradient: MethodName = Field(
+        "one-step", description="method, by a name that 'mlo list' shows"
+    )
+    on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = Field(
+        "raise", description="what is done about a NaN or an infinity"
+    )
+    lookahead: bool = Field(
+        True, description="trial moves first, as in the papers; else through the real moves"
+    )
 
+    def spread_over(
+        self, ticks: int, functions: Mapping[str, Callable[..., Any]]
+    ) -> dict[str, tuple[Callable[..., Any], int]]:
+        """Evaluations at `evaluations` points of a stage, for `Setup`.
+
+        Args:
+            ticks: length of the stage.
+            functions: name -> function.
+        """
+        every = -(-ticks // self.evaluations)
+        return {name: (function, every) for name, function in functions.items()}
+
+
+class Experiment(RunSettings):
+    """Length, corruption and batches of an experiment besides."""
+
+    ticks: int = Field(400, ge=1, description="batches that every network is trained on")
     noise: Literal["none", "uniform", "flip", "flip2", "hierarchical"] = Field(
         "flip", description="how training labels become wrong"
     )
@@ -38,16 +63,6 @@ class Experiment(RecipeConfig):
     )
     train_batch: int = Field(100, ge=1, description="training images in a batch")
     valid_batch: int = Field(100, ge=1, description="validation images in a batch")
-
-    hypergradient: MethodName = Field(
-        "one-step", description="method, by a name that 'mlo list' shows"
-    )
-    on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = Field(
-        "raise", description="what is done about a NaN or an infinity"
-    )
-    lookahead: bool = Field(
-        True, description="trial moves first, as in the papers; else through the real moves"
-    )
 
     @property
     def noisy(self) -> bool:
@@ -82,11 +97,5 @@ class Experiment(RecipeConfig):
     def spread_out(
         self, functions: Mapping[str, Callable[..., Any]], ticks: int | None = None
     ) -> dict[str, tuple[Callable[..., Any], int]]:
-        """Evaluations at `evaluations` points of a stage, for `Setup`.
-
-        Args:
-            functions: name -> function.
-            ticks: length of the stage; that of the run without it.
-        """
-        every = -(-(ticks or self.ticks) // self.evaluations)
-        return {name: (function, every) for name, function in functions.items()}
+        """`spread_over` a stage of `ticks`, or of the length of the run without them."""
+        return self.spread_over(ticks or self.ticks, functions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from problems.datasets.augmentation import (
+    Cutout,
     HorizontalFlip,
     Normalize,
     Pipeline,
@@ -19,7 +20,9 @@ IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """The usual constants of photographs, on the scale from 0 to 1."""
 
 
-def preparations(data: DataSet, *, augment: bool) -> tuple[Transform | None, Transform | None]:
+def preparations(
+    data: DataSet, *, augment: bool, cutout: int | None = None
+) -> tuple[Transform | None, Transform | None]:
     """How inputs are made ready for training, and for measuring.
 
     Bytes are photographs: they are normalized and, for training, cropped and flipped. Numbers
@@ -28,6 +31,7 @@ def preparations(data: DataSet, *, augment: bool) -> tuple[Transform | None, Tra
     Args:
         data: the set.
         augment: crop and flip.
+        cutout: side of the square that is then cut out of natural images; None for none.
 
     Returns:
         Two transforms; None where nothing is done.
@@ -37,8 +41,10 @@ def preparations(data: DataSet, *, augment: bool) -> tuple[Transform | None, Tra
         return None, None
     if data.name in ("cifar10", "cifar100"):
         measured: Transform = cifar_normalization(data.name)
-        trained: Transform = cifar_augmentation(data.name)
+        trained: Transform = cifar_augmentation(data.name, cutout=cutout)
     else:
         measured = IMAGENET
-        trained = Pipeline(RandomCrop(max(1, x.shape[-1] // 8)), HorizontalFlip(0.5), IMAGENET)
+        last = () if cutout is None else (Cutout(cutout),)
+        crop = RandomCrop(max(1, x.shape[-1] // 8))
+        trained = Pipeline(crop, HorizontalFlip(0.5), IMAGENET, *last)
     return (trained if augment else measured), measured

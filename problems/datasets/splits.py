@@ -119,6 +119,42 @@ def balanced_split(labels: Tensor, per_class: int, generator: torch.Generator) -
     return MetaSplit(chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1))
 
 
+def portion_split(
+    labels: Tensor, portion: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Cut a set in two, class by class, such as the halves that architecture search works on.
+
+    Args:
+        labels: Class of every example, [N].
+        portion: Share of each class in the first part, rounded to whole examples.
+        generator: Source of the choice.
+
+    Returns:
+        Two index sets (int64, ascending).
+
+    Raises:
+        ConfigurationError: If the share is not between 0 and 1.
+        DataError: If a class is too small to give each part an example.
+    """
+    if not 0 < portion < 1:
+        raise ConfigurationError(
+            f"portion: expected a number between 0 and 1, both excluded, found {portion}. "
+            "Name the share of the first part, such as 0.5."
+        )
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        size = round(portion * len(members))
+        if not 0 < size < len(members):
+            raise DataError(
+                f"labels: class {label} has {len(members)} examples, of which {size} are to go to "
+                "the first of two parts, and each part needs at least one. Change the share, or "
+                "leave the class out."
+            )
+        chosen[members[torch.randperm(len(members), generator=generator)[:size]]] = True
+    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
 def _check_sizes(labels: Tensor, validation_per_class: int, test_fraction: float) -> None:
     if labels.ndim != 1 or not len(labels):
         raise DataError(

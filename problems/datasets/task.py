@@ -19,7 +19,7 @@ from problems.naming import blaming
 
 _PARTS = (
     *("split", "imbalance", "noise", "train", "valid", "classifier", "encoder"),
-    *("upper", "second", "held"),
+    *("upper", "second", "held", "network", "retrain", "genotype"),
 )
 
 

@@ -9,9 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from mlo.configuration import Section
 from problems.experiment import Experiment
 from problems.lfm.settings import Settings
-from problems.lfm.validator import CoefficientKey
+from problems.lfm.weighing import Weighing
+from problems.networks import Network
 from problems.reweighting.programs import LearnedWeightsSettings, MetaWeightNetSettings
-from problems.setting_kinds import FileName, PathName
+from problems.sources import Source
 from problems.training import Training
 
 ProgramName = Literal[
@@ -26,15 +27,6 @@ ProgramName = Literal[
     "learned-weights",
     "lfm",
 ]
-
-
-class Network(Section):
-    """The classifier; sizes are those of the small one."""
-
-    name: str = Field("small", description="kind of network")
-    width: int = Field(16, ge=1, description="channels of the first convolution of a small one")
-    features: int = Field(64, ge=1, description="length of its feature vectors")
-    batch_norm: bool = Field(False, description="normalize its convolutions over the batch")
 
 
 class Focal(Section):
@@ -56,23 +48,11 @@ class FineTuning(Section):
     learning_rate: float = Field(0.01, ge=0, description="SGD rate at the start of it")
 
 
-class LFM(Settings):
+class LFM(Settings, Weighing):
     """Learning From Mistakes: encoder, weights, and the validator's optimizer."""
 
-    encoder: Network = Field(Network(), description="the encoder V")
-    encoder_weights: FileName | None = Field(
-        None, description="file of weights that the encoder starts from"
-    )
-    frozen_encoder: bool = Field(False, description="leave the encoder as it starts")
-    keyed_by: CoefficientKey = Field("example", description="what a coefficient r belongs to")
-    initial_coefficient: float = Field(1.0, description="start value of every coefficient")
-    temperature: float = Field(0.1, gt=0, description="temperature of the similarity")
-    normalize: bool = Field(True, description="compare features by their cosine")
-    offset: float = Field(0.0, description="offset inside the sigmoid of the weights")
-    unit_mean: bool = Field(False, description="divide the weights of a batch by their mean")
     stage1_weights: bool = Field(False, description="learn weights for the learner's examples too")
     initial_stage1_weight: float = Field(1.0, description="start value of every such weight")
-    mistake_path: bool = Field(True, description="hypergradients go through the mistakes")
 
 
 _UPPER = {
@@ -83,30 +63,19 @@ _UPPER = {
 """Program with an optimizer of its own above -> its settings."""
 
 
-class ReweightingConfig(Experiment):
+class ReweightingConfig(Experiment, Source):
     """Data, networks, rates, programs and method of one experiment."""
 
     programs: tuple[ProgramName, ...] = Field(
         ("plain", "meta-weight-net", "lfm"), description="what is compared"
     )
 
-    dataset: Literal[
-        "digits", "mnist1d", "cifar10", "cifar100", "animal10n", "clothing1m", "imagenet"
-    ] = Field("digits", description="inputs and labels")
-    data: PathName | None = Field(
-        None, description="folder or archive of the data set; else looked for in MLO_DATA"
-    )
-    image_size: int | None = Field(
-        None, ge=1, description="height and width that image files are decoded to"
-    )
     held_per_class: int | None = Field(
         None,
         ge=1,
         description="look at so many clean examples a class, held out of training, and not at "
         "the test set: for choosing settings",
     )
-    augment: bool = Field(True, description="crop and flip natural images")
-
     network: Network = Field(Network(), description="the classifiers")
     training: Training = Field(Training(), description="how classifiers are trained")
     focal: Focal = Field(Focal(), description="the focal loss")
@@ -131,13 +100,6 @@ class ReweightingConfig(Experiment):
         if not self.programs or len(set(self.programs)) < len(self.programs):
             raise ValueError(
                 f"programs: expected at least 1, and each once, got {list(self.programs)}"
-            )
-        made, images = ("digits", "mnist1d"), ("animal10n", "clothing1m", "imagenet")
-        if self.data is not None and self.dataset in made:
-            raise ValueError(f"data: expected none for '{self.dataset}', got '{self.data}'")
-        if self.image_size is not None and self.dataset not in images:
-            raise ValueError(
-                f"image_size: expected none for '{self.dataset}', got {self.image_size}"
             )
         if "l2rw" in self.programs and not self.lookahead:
             raise ValueError(

@@ -16,7 +16,7 @@ from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.losses import class_balanced_weights
 from problems.reweighting.pictures import pictures
 from problems.reweighting.presets import PRESETS
-from problems.reweighting.scene import Scene, data_set
+from problems.reweighting.scene import Scene
 from problems.reweighting.tables import tables
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def describe(config: ReweightingConfig) -> str:
     noise = f"{config.noise} noise {config.rate:g}" if config.noisy else "no label noise"
     tail = "" if config.imbalance is None else f", imbalance {1 / config.imbalance:g}"
     held = "" if config.held_per_class is None else ", held-out examples"
-    return f"{data_set(config).source}, {noise}{tail}{held}"
+    return f"{config.load().source}, {noise}{tail}{held}"
 
 
 recipe = Reweighting()

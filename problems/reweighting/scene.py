@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,26 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import mlo
-from mlo.errors import DataError
 from mlo.hypergradients.registry import make_method
-from problems.datasets import DataSet, Labelled, load_data_set
+from problems.datasets import Labelled
 from problems.datasets.preparation import preparations
 from problems.datasets.resident import ResidentStream
 from problems.datasets.task import drawn, part_generator
-from problems.models import make_classifier, make_encoder
-from problems.naming import blaming
-from problems.reweighting.config import Network, ReweightingConfig
+from problems.lfm import Validator
+from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.programs import WeightNet
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(name: str, path: str | None, size: int | None) -> DataSet:
-    return load_data_set(name, path, size=size)
-
-
-def data_set(config: ReweightingConfig) -> DataSet:
-    """The data set of a run, which its stages share; nobody writes to it."""
-    return _loaded(config.dataset, config.data, config.image_size)
 
 
 class Scene:
@@ -57,8 +44,7 @@ class Scene:
         self, config: ReweightingConfig, seed: int, carry: Mapping[str, Any] | None = None
     ) -> None:
         self.config, self.seed = config, seed
-        self.data = data = data_set(config)
-        _check_same(data, carry or {})
+        self.data = data = config.load(carry)
         self.task = config.task(data, seed, held_per_class=config.held_per_class)
         self.augmented, self.prepared = preparations(data, augment=config.augment)
 
@@ -69,13 +55,19 @@ class Scene:
     def classifier(self, part: str = "classifier") -> nn.Module:
         """A classifier at its start."""
         network, classes = self.config.network, self.task.classes
-        with blaming("network.name"), drawn(self.seed, part):
-            return make_classifier(network.name, classes, self._shape, **_sizes(network))
+        return network.classifier(classes, self._shape, seed=self.seed, part=part)
 
-    def encoder(self, network: Network) -> nn.Module:
-        """An encoder at its start."""
-        with blaming("lfm.encoder.name"), drawn(self.seed, "encoder"):
-            return make_encoder(network.name, self._shape, **_sizes(network))
+    def validator(self) -> Validator:
+        """What decides the weights of Learning From Mistakes, at its start."""
+        own, task = self.config.lfm, self.task
+        return own.validator(
+            self._shape,
+            seed=self.seed,
+            examples=len(task.valid[1]),
+            slots=self.config.valid_batch,
+            stage1_weights=len(task.train[1]) if own.stage1_weights else None,
+            initial_stage1_weight=own.initial_stage1_weight,
+        )
 
     def weight_net(self, hidden: int) -> WeightNet:
         """Meta-Weight-Net's function of the loss at its start."""
@@ -129,29 +121,3 @@ class Scene:
     @property
     def _shape(self) -> tuple[int, ...]:
         return tuple(self.task.train[0].shape[1:])
-
-
-def _check_same(data: DataSet, carry: Mapping[str, Any]) -> None:
-    """Refuse to go on with other data than those of the earlier stages.
-
-    Raises:
-        DataError: they are others.
-    """
-    for stage, kept in carry.items():
-        found = kept.get("data") if isinstance(kept, Mapping) else None
-        if found is not None and found["fingerprint"] != data.fingerprint:
-            raise DataError(
-                f"data: expected those of stage '{stage}', {found['source']} with fingerprint "
-                f"{found['fingerprint'][:16]}, found {data.source} with "
-                f"{data.fingerprint[:16]}; go on with the files that the run began with"
-            )
-
-
-def _sizes(network: Network) -> dict[str, Any]:
-    if network.name != "small":
-        return {}
-    return {
-        "width": network.width,
-        "features": network.features,
-        "batch_norm": network.batch_norm,
-    }

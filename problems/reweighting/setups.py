@@ -13,9 +13,7 @@ import mlo
 from mlo.errors import ConfigurationError
 from mlo.recipe import Carry, Setup
 from problems.evaluation import class_accuracy, confusion, predict
-from problems.lfm import Validator, lfm_problems, similarity_summary, training_weights
-from problems.models import load_encoder_weights
-from problems.naming import blaming
+from problems.lfm import lfm_problems, similarity_summary, training_weights
 from problems.reweighting import programs
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.losses import example_losses, scaled
@@ -242,7 +240,7 @@ def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Learning From Mistakes; learner and relearner start alike, where plain training does."""
     scene = Scene(config, seed, carry)
     own, task = config.lfm, scene.task
-    learner, relearner, validator = scene.classifier(), scene.classifier(), _validator(scene)
+    learner, relearner, validator = scene.classifier(), scene.classifier(), scene.validator()
     problems = lfm_problems(
         learner,
         relearner,
@@ -251,7 +249,7 @@ def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         training=config.training,
         settings=own,
         hypergradient=scene.method(),
-        constant=() if own.mistake_path else ("learner",),
+        constant=own.constant,
     )
     engine = scene.engine(problems, scene.both())
     return setup(
@@ -265,25 +263,4 @@ def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
                 validator, task.train, task.valid, scene.prepare
             )
         },
-    )
-
-
-def _validator(scene: Scene) -> Validator:
-    own, task = scene.config.lfm, scene.task
-    encoder = scene.encoder(own.encoder)
-    if own.encoder_weights is not None:
-        with blaming("lfm.encoder_weights"):
-            load_encoder_weights(encoder, own.encoder_weights)
-    by_example = own.keyed_by == "example"
-    return Validator(
-        encoder.requires_grad_(not own.frozen_encoder),
-        coefficients=len(task.valid[1]) if by_example else scene.config.valid_batch,
-        keyed_by=own.keyed_by,
-        temperature=own.temperature,
-        normalize=own.normalize,
-        initial_coefficient=own.initial_coefficient,
-        offset=own.offset,
-        unit_mean=own.unit_mean,
-        stage1_weights=len(task.train[1]) if own.stage1_weights else None,
-        initial_stage1_weight=own.initial_stage1_weight,
     )

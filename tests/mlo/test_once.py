@@ -46,7 +46,7 @@ class Top(nn.Module):
 
 
 def weigh(learner, top, train, valid):
-    (x, t), (other, label) = train, valid
+    (x, _), (other, label) = train, valid
     u = F.cross_entropy(learner(other) * top.scale, label, reduction="none")
     alike = (top.encoder(x) @ top.encoder(other).T).softmax(1)
     return {"a": (alike @ u).sigmoid(), "names": "weights", "mean": u.mean()}

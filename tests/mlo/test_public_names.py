@@ -22,7 +22,7 @@ Direct Engine EvaluationRecord FiniteDifference ForwardMode Guards Hypergradient
 Iterative LinearSolution Minres MloError Move MoveRecord Neumann Nystrom NystromSketch OneStep
 OptimizerDiagonal Outcome Preconditioner Preconditioning Problem ResponseRecord Result RunResult
 Sama StartRecord Status Stop TickRecord Unrolled __version__ errors load_weights make_method
-methods read_checkpoint register replay solution
+methods once read_checkpoint register replay solution
 """
 EXPORTED = NAMES.split()
 

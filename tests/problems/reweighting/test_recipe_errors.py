@@ -9,7 +9,7 @@ import torch
 
 from mlo.cli import main
 from problems.datasets import cifar
-from problems.reweighting import scene
+from problems import sources
 
 from ..datasets.small_cifar import members, packed, records, small, written
 
@@ -25,9 +25,9 @@ def elsewhere(float64, monkeypatch, tmp_path):
     monkeypatch.delenv("MLO_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "4000")  # no message is folded
     monkeypatch.chdir(tmp_path)
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
     yield
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
 
 
 def programs(*names):

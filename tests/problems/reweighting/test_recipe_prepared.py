@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from problems import sources
 from problems.datasets import DataSet
 from problems.datasets.preparation import preparations
 from problems.reweighting import scene
@@ -50,7 +51,7 @@ def normalized(name, x):
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_measured_images_are_normalized_by_published_constants(monkeypatch, name):
     data = images(name)
-    monkeypatch.setattr(scene, "data_set", lambda _: data)
+    monkeypatch.setattr(sources, "_loaded", lambda *_: data)
     made = scene.Scene(config("plain", train_batch=20, valid_batch=20, validation_per_class=2), 0)
     x = made.task.test[0]
     assert x.dtype == torch.uint8

@@ -13,7 +13,7 @@ import torch
 from mlo.configuration import configure
 from problems.datasets import DataSet, cifar
 from problems.datasets.task import draw_task
-from problems.reweighting import scene
+from problems import sources
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.presets import PRESETS
 from problems.reweighting.recipe import recipe
@@ -205,7 +205,7 @@ def hundred(tmp_path_factory):
         rows = np.column_stack([(fine % 20).astype(np.uint8), fine.astype(np.uint8), pixels])
         (folder / file).write_bytes(rows.tobytes())
     yield str(folder)
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
 
 
 @pytest.mark.skipif(not ALL, reason="takes minutes; MLO_PRESETS=all asks for it")

@@ -12,6 +12,7 @@ from mlo.plain import differences
 from mlo.recipe_run import Job, carry_out
 from mlo.run_folder import RunFolder
 from problems.datasets import cifar
+from problems import sources
 from problems.reweighting import scene
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.recipe import recipe
@@ -49,9 +50,9 @@ def images(tmp_path_factory):
 def few(float64, monkeypatch):
     torch.set_default_dtype(torch.float32)
     small("cifar10", monkeypatch)
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
     yield
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(images, undisturbed, 
         run(other, images, Cut(stage, tick), save_every=save_every)
     assert len(list(other.rglob("done.json"))) == stage
     torch.manual_seed(99)  # says nothing
-    scene._loaded.cache_clear()  # a process of its own would load them again
+    sources._loaded.cache_clear()  # a process of its own would load them again
     assert run(other, images, resumed=True, save_every=save_every) == expected
     for name in ("metrics.csv", "results.json"):
         assert (other / name).read_bytes() == (path / name).read_bytes()
@@ -142,6 +143,6 @@ def test_other_images_are_told_from_those_of_the_run(images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(other, config, Cut(0, 3))
     written(copy, records(cifar.LAYOUTS["cifar10"], seed=1))
-    scene._loaded.cache_clear()
+    sources._loaded.cache_clear()
     with pytest.raises(mlo.MloError, match="data"):
         run(other, config, resumed=True)

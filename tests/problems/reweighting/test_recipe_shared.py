@@ -108,14 +108,14 @@ def test_parts_are_drawn_by_their_own_seeds_and_leave_the_global_state_alone():
     scene = Scene(config("lfm"), 4)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first = scene.encoder(scene.config.lfm.encoder)
+    first = scene.validator().encoder
     net = scene.weight_net(5)
-    again = scene.encoder(scene.config.lfm.encoder)
+    again = scene.validator().encoder
     assert torch.equal(torch.get_rng_state(), before)
     assert farthest(first, again) == 0
     torch.manual_seed(4007)
     assert farthest(net, WeightNet(5)) == 0
-    assert farthest(first, Scene(config("lfm"), 5).encoder(scene.config.lfm.encoder)) > 0.1
+    assert farthest(first, Scene(config("lfm"), 5).validator().encoder) > 0.1
 
 
 def test_a_repetition_made_again_is_bit_for_bit_the_same():

@@ -1,0 +1,124 @@
+"""The configuration of the recipe `nas`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from problems.nas.settings import ArchitectSettings, ArchitectureSettings
+from pydantic import Field, field_validator, model_validator
+
+from mlo.configuration import Section
+from problems.experiment import RunSettings
+from problems.lfm.weighing import Weighing
+from problems.sources import Source
+from problems.training import Training
+
+ProgramName = Literal["lfm", "darts", "darts-first-order", "random", "given"]
+
+SpaceName = Literal["macro", "cell"]
+
+
+class LFM(ArchitectSettings, Weighing):
+    """Learning From Mistakes: optimizer of architecture, encoder and weights, and what they are."""
+
+
+class Search(Section):
+    """The search for an architecture."""
+
+    ticks: int = Field(300, ge=1, description="batches of the search")
+    channels: int = Field(8, ge=1, description="channels of the first layer of the supernet")
+    layers: int = Field(6, ge=1, description="layers of the supernet")
+    train_batch: int = Field(64, ge=1, description="training examples in a batch")
+    valid_batch: int = Field(64, ge=1, description="validation examples in a batch")
+    train_portion: float = Field(
+        0.5, gt=0, lt=1, description="share of the training set that weights are trained on"
+    )
+    training: Training = Field(
+        Training(learning_rate=0.025, weight_decay=3e-4, clip_norm=5.0, floor=1e-3),
+        description="how weights are trained",
+    )
+    architecture: ArchitectureSettings = Field(
+        ArchitectureSettings(), description="optimizer of the architecture in DARTS"
+    )
+    lfm: LFM = Field(LFM(), description="Learning From Mistakes")
+
+
+class Evaluation(Section):
+    """The training of the network that was found, from scratch."""
+
+    ticks: int = Field(600, ge=1, description="batches of the training")
+    channels: int = Field(16, ge=1, description="channels of the first layer")
+    layers: int | None = Field(None, ge=1, description="layers; those of the search without it")
+    batch: int = Field(64, ge=1, description="training examples in a batch")
+    stem: Literal["cifar", "imagenet"] = Field("cifar", description="first layers of cell networks")
+    auxiliary: bool = Field(False, description="a second head two thirds of the way up")
+    auxiliary_weight: float = Field(0.4, ge=0, description="weight of its loss")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="probability of dropping a path at the end of the training"
+    )
+    cutout: int | None = Field(None, ge=1, description="side of the square cut out of images")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share given to all classes alike")
+    training: Training = Field(
+        Training(learning_rate=0.025, weight_decay=3e-4, clip_norm=5.0),
+        description="how it is trained",
+    )
+    on: Literal["all", "search"] = Field(
+        "all",
+        description="train on all training examples and look at the test set, or train on the "
+        "share that weights are trained on in the search and look at the other: for choosing",
+    )
+
+
+class NASConfig(RunSettings, Source):
+    """Data, search space, programs, search and evaluation."""
+
+    lookahead: bool = Field(
+        False,
+        description="search on trial moves first, as in the papers, at twice the cost; else "
+        "through the real moves",
+    )
+    programs: tuple[ProgramName, ...] = Field(("darts", "lfm"), description="what is compared")
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share of each class kept for test, where no set is given"
+    )
+    space: SpaceName = Field("macro", description="a chain of layers, or cells of DARTS")
+    operations: tuple[str, ...] | None = Field(
+        None, description="candidates of every layer or edge; those of the space without them"
+    )
+    nodes: int = Field(4, ge=1, description="intermediate nodes of a cell")
+    genotype: str | None = Field(
+        None, description="for the program 'given': a published name, a file, or the text itself"
+    )
+    search: Search = Field(Search(), description="the search")
+    evaluation: Evaluation = Field(Evaluation(), description="the training from scratch")
+
+    @field_validator("programs", "operations", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """Names with commas between them are a list too."""
+        return given.split(",") if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> NASConfig:
+        if not self.programs or len(set(self.programs)) < len(self.programs):
+            raise ValueError(
+                f"programs: expected at least 1, and each once, got {list(self.programs)}"
+            )
+        if ("given" in self.programs) != (self.genotype is not None):
+            raise ValueError(
+                "genotype: expected one with the program 'given' and none without it, got "
+                f"{self.genotype!r} and {list(self.programs)}"
+            )
+        for program, section in {"lfm": "lfm", "darts": "architecture"}.items():
+            every = getattr(self.search, section).every
+            if every > self.search.ticks and any(p.startswith(program) for p in self.programs):
+                raise ValueError(
+                    f"search.{section}.every: expected at most search.ticks = {self.search.ticks}, "
+                    f"got {every}; the architecture would never move"
+                )
+        return self
+
+    @property
+    def evaluation_layers(self) -> int:
+        """Layers of the network that is trained from scratch."""
+        return self.evaluation.layers or self.search.layers
