@@ -1,0 +1,1 @@
+"""Architecture search: spaces, networks and programs, from search to a trained network."""
