@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
 
 import mlo
 from mlo.configuration import Section
@@ -19,9 +20,18 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Training(Section):
-    """SGD of a classifier, the same for all that are compared.
+    """SGD of a network, the same for all that are compared.
 
-    The rate falls to zero as half a cosine or, with `milestones`, by `factor` at each of them.
+    With T moves and t made, the rate of a move is r(t), by `schedule`:
+
+        cosine        floor + (rate - floor) (1 + cos(pi t / T)) / 2
+        steps         rate times `factor` for each of the `milestones` that is behind
+        exponential   rate factor^e, with e = t / epoch rounded down
+        linear        rate (1 - t / T)
+
+    With `warmup` w > 0 the rates of the first w T moves are multiplied by (t + 1) / (w T), so
+    that they grow linearly. With `epoch` n, t counts as the last multiple of n before it, so that
+    rates change once an epoch, as in published protocols.
     """
 
     learning_rate: float = Field(0.05, ge=0, le=1e30, description="SGD rate of the classifiers")
@@ -29,13 +39,28 @@ class Training(Section):
     nesterov: bool = Field(False, description="Nesterov's form of it")
     weight_decay: float = Field(5e-4, ge=0, description="their weight decay")
     clip_norm: float | None = Field(None, gt=0, description="bound on the norm of a gradient")
+    schedule: Literal["cosine", "steps", "exponential", "linear"] = Field(
+        "cosine", description="how the rate falls; by steps where milestones are given"
+    )
+    floor: float = Field(0.0, ge=0, description="rate at which half a cosine ends")
     milestones: tuple[float, ...] = Field(
-        (), description="shares of the run after which the rate falls; half a cosine without any"
+        (), description="shares of the run after which the rate falls by steps"
     )
     factor: float = Field(0.1, gt=0, le=1, description="what the rate is multiplied by there")
+    epoch: int | None = Field(
+        None, ge=1, description="moves between two changes of the rate; each move without it"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the run in which the rate grows")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_by_milestones(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("milestones") and "schedule" not in given:
+            return {**given, "schedule": "steps"}
+        return given
 
     @model_validator(mode="after")
-    def _rising_shares(self) -> Training:
+    def _fits_together(self) -> Training:
         if list(self.milestones) != sorted(set(self.milestones)) or not all(
             0 < share < 1 for share in self.milestones
         ):
@@ -45,6 +70,18 @@ class Training(Section):
             )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise ValueError(
+                "milestones: expected some with schedule 'steps' and none with another, got "
+                f"{list(self.milestones)} with '{self.schedule}'"
+            )
+        if self.schedule == "exponential" and self.epoch is None:
+            raise ValueError("epoch: expected a number of moves with schedule 'exponential'")
+        if self.floor > self.learning_rate or (self.floor and self.schedule != "cosine"):
+            raise ValueError(
+                "floor: expected at most the learning rate, and one with schedule 'cosine' only, "
+                f"got {self.floor} with {self.learning_rate} and '{self.schedule}'"
+            )
         return self
 
     def problem(
@@ -77,10 +114,38 @@ class Training(Section):
         )
 
     def _schedule(self, optimizer: torch.optim.Optimizer, ticks: int) -> LRScheduler:
-        if not self.milestones:
-            return CosineAnnealingLR(optimizer, ticks)
-        falls = [round(share * ticks) for share in self.milestones]
-        return MultiStepLR(optimizer, falls, gamma=self.factor)
+        if self.epoch is None and not self.warmup:
+            if self.schedule == "cosine":
+                return CosineAnnealingLR(optimizer, ticks, eta_min=self.floor)
+            if self.schedule == "steps":
+                falls = [round(share * ticks) for share in self.milestones]
+                return MultiStepLR(optimizer, falls, gamma=self.factor)
+        return LambdaLR(optimizer, lambda made: self.share(made, ticks=ticks))
+
+    def share(self, made: int, *, ticks: int) -> float:
+        """r(t) over the learning rate.
+
+        Args:
+            made: t.
+            ticks: T.
+        """
+        t = made if self.epoch is None else made // self.epoch * self.epoch
+        return self._fallen(t, ticks) * self._grown(t, ticks)
+
+    def _fallen(self, t: int, ticks: int) -> float:
+        if self.schedule == "steps":
+            return self.factor ** sum(t >= round(share * ticks) for share in self.milestones)
+        if self.schedule == "exponential":
+            return self.factor ** (t // (self.epoch or 1))
+        if self.schedule == "linear":
+            return 1 - t / ticks
+        end = self.floor / (self.learning_rate or 1.0)
+        return end + (1 - end) * (1 + math.cos(math.pi * t / ticks)) / 2
+
+    def _grown(self, t: int, ticks: int) -> float:
+        growing = self.warmup * ticks
+        step = 1 if self.epoch is None else self.epoch
+        return min(1.0, (t + step) / growing) if growing else 1.0
 
 
 class Upper(Section):
@@ -92,8 +157,9 @@ class Upper(Section):
     weight_decay: float = Field(0.0, ge=0, description="weight decay of the upper problem")
     clip_norm: float | None = Field(None, gt=0, description="bound on the norm of its gradient")
     schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="whether its rates fall to zero as half a cosine"
+        "cosine", description="whether its rates fall as half a cosine"
     )
+    floor: float = Field(0.0, ge=0, description="rate at which half a cosine ends")
     every: int = Field(1, ge=1, description="ticks between two of its moves")
 
     def problem(
@@ -118,7 +184,8 @@ class Upper(Section):
         optimizer = self._rule([{"params": params, "lr": rate} for params, rate in lists if params])
         schedule = None
         if self.schedule == "cosine":
-            schedule = CosineAnnealingLR(optimizer, moves(ticks // self.every))
+            length = moves(ticks // self.every)
+            schedule = CosineAnnealingLR(optimizer, length, eta_min=self._end(lists))
         return mlo.Problem(
             name,
             loss=loss,
@@ -128,6 +195,20 @@ class Upper(Section):
             every=self.every,
             **options,
         )
+
+    def _end(self, groups: Iterable[tuple[list[Tensor], float]]) -> float:
+        """The rate at which all groups end, which none may begin below.
+
+        Raises:
+            ConfigurationError: one does.
+        """
+        least = min(rate for params, rate in groups if params)
+        if self.floor > least:
+            raise ConfigurationError(
+                f"floor: expected at most the smallest rate, {least}, found {self.floor}; rates "
+                "fall to it"
+            )
+        return self.floor
 
     def _rule(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         if self.optimizer == "adam":

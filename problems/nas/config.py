@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from problems.nas.settings import ArchitectSettings, ArchitectureSettings
 from pydantic import Field, field_validator, model_validator
 
 from mlo.configuration import Section
 from problems.experiment import RunSettings
 from problems.lfm.weighing import Weighing
+from problems.nas.settings import ArchitectSettings, ArchitectureSettings
 from problems.sources import Source
 from problems.training import Training
 

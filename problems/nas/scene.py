@@ -6,18 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from problems.nas.architect import Architect
-from problems.nas.architecture import Architecture
-from problems.nas.genotype import Genotype, MacroGenotype
-from problems.nas.networks import make_network
-from problems.nas.space import (
-    DARTS_OPERATIONS,
-    MACRO_OPERATIONS,
-    CellSpace,
-    MacroSpace,
-    SearchSpace,
-)
-from problems.nas.supernet import make_supernet
 from torch import Tensor, nn
 
 import mlo
@@ -29,7 +17,19 @@ from problems.datasets.splits import portion_split
 from problems.datasets.task import check_batch, drawn, part_generator
 from problems.evaluation import in_chunks
 from problems.naming import blaming
+from problems.nas.architect import Architect
+from problems.nas.architecture import Architecture
 from problems.nas.config import NASConfig
+from problems.nas.genotype import Genotype, MacroGenotype
+from problems.nas.networks import make_network
+from problems.nas.space import (
+    DARTS_OPERATIONS,
+    MACRO_OPERATIONS,
+    CellSpace,
+    MacroSpace,
+    SearchSpace,
+)
+from problems.nas.supernet import make_supernet
 
 
 class Shares(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import mlo
 from mlo.recipe import Carry, Setup
@@ -153,9 +153,7 @@ def _looks(scene: Scene, found: _Searching) -> dict[str, Callable[[], Mapping[st
     def looking(network: nn.Module) -> Callable[[], Mapping[str, float]]:
         def look() -> Mapping[str, float]:
             mixing = found.architecture()
-            return {
-                "accuracy": scene.accuracy(lambda x: network(x, mixing), scene.shares.valid)
-            }
+            return {"accuracy": scene.accuracy(lambda x: network(x, mixing), scene.shares.valid)}
 
         return look
 
@@ -176,9 +174,7 @@ def _entropy(mixing: Any) -> float:
     return torch.cat(entropies).mean().item()
 
 
-def _genotype(
-    scene: Scene, program: str, carry: Carry, searched: str
-) -> Genotype | MacroGenotype:
+def _genotype(scene: Scene, program: str, carry: Carry, searched: str) -> Genotype | MacroGenotype:
     if program == "random":
         return scene.random_genotype()
     if program == "given":

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mlo.cli import main
-from problems.datasets import cifar
 from problems import sources
+from problems.datasets import cifar
 
 from ..datasets.small_cifar import members, packed, records, small, written
 

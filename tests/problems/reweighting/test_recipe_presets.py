@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mlo.configuration import configure
+from problems import sources
 from problems.datasets import DataSet, cifar
 from problems.datasets.task import draw_task
-from problems import sources
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.presets import PRESETS
 from problems.reweighting.recipe import recipe

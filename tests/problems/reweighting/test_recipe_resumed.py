@@ -11,8 +11,8 @@ import mlo
 from mlo.plain import differences
 from mlo.recipe_run import Job, carry_out
 from mlo.run_folder import RunFolder
-from problems.datasets import cifar
 from problems import sources
+from problems.datasets import cifar
 from problems.reweighting import scene
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.recipe import recipe

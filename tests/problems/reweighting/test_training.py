@@ -42,6 +42,64 @@ def test_the_rate_is_half_a_cosine_that_ends_at_zero(ticks):
     assert found[-1] == pytest.approx(0, abs=1e-15)
 
 
+def half(share, start, end):
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+SCHEDULES = {
+    "a cosine with a floor": (
+        {"learning_rate": 0.025, "floor": 0.001},
+        lambda t: half(t / 30, 0.025, 0.001),
+    ),
+    "a cosine by epochs": (
+        {"learning_rate": 0.3, "floor": 0.1, "epoch": 7},
+        lambda t: half(t // 7 * 7 / 30, 0.3, 0.1),
+    ),
+    "exponential": (
+        {"learning_rate": 0.1, "schedule": "exponential", "factor": 0.97, "epoch": 4},
+        lambda t: 0.1 * 0.97 ** (t // 4),
+    ),
+    "linear": ({"learning_rate": 0.5, "schedule": "linear"}, lambda t: 0.5 * (1 - t / 30)),
+    "linear by epochs after a warm-up": (
+        {"learning_rate": 0.5, "schedule": "linear", "epoch": 3, "warmup": 0.5},
+        lambda t: 0.5 * (1 - t // 3 / 10) * min(1, (t // 3 + 1) / 5),
+    ),
+    "steps after a warm-up": (
+        {"learning_rate": 0.5, "milestones": (0.5, 0.8), "warmup": 0.2},
+        lambda t: 0.5 * min(1, (t + 1) / 6) * 0.1 ** ((t >= 15) + (t >= 24)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_of_every_move_are_those_of_the_formula(name):
+    settings, formula = SCHEDULES[name]
+    want = [formula(t) for t in range(31)]
+    assert trained(30, **settings) == pytest.approx(want, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"floor": 0.2}, "floor: expected at most the learning rate"),
+        ({"floor": 0.01, "schedule": "linear"}, "with schedule 'cosine' only"),
+        ({"schedule": "steps"}, "milestones: expected some with schedule 'steps'"),
+        ({"schedule": "linear", "milestones": [0.5]}, "milestones: expected some"),
+        ({"schedule": "exponential"}, "epoch: expected"),
+        ({"warmup": 1.0}, "warmup"),
+    ],
+)
+def test_schedules_that_do_not_fit_together_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        configure(Training, settings, title="training")
+
+
+def test_the_floor_of_an_upper_problem_is_not_above_its_rates():
+    net = nn.Linear(2, 1)
+    with pytest.raises(ConfigurationError, match=r"floor.*0\.01"):
+        Upper(floor=0.02).problem("u", [(net.parameters(), 0.01)], own_loss, ticks=5, module=net)
+
+
 @pytest.mark.parametrize(
     ("ticks", "milestones", "factor"),
     [
