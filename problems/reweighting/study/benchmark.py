@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import rich.console
-from pydantic import Field, model_validator
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from pydantic import Field
+from rich.progress import Progress
 
-from mlo.benchmark import Benchmark, BenchmarkConfig, BenchmarkResults
+from mlo.benchmark import Benchmark, BenchmarkResults
 from mlo.configuration import combine
 from problems.reweighting.study import rendering
 from problems.reweighting.study.compute import relative_cost
 from problems.reweighting.study.plan import ABLATIONS, BASE, CASES, COMMON, DAMAGE, GRID, network
-from problems.reweighting.study.running import Kept, Trial, run_all
-from problems.reweighting.study.trial import accuracy_of, trial_settings
+from problems.reweighting.study.trial import accuracy_of, run_trial, trial_settings
+from problems.studying import Kept, StudySettings, Trial, counting, run_all
 
 
-class StudyConfig(BenchmarkConfig):
+class StudyConfig(StudySettings):
     """Seeds, processes, and where results are kept."""
 
-    seeds: int = Field(5, ge=1, description="reported seeds")
     ablation_seeds: int = Field(3, ge=1, description="of these, those of the ablations")
-    tuning_seeds: int = Field(2, ge=1, description="seeds on which settings are chosen")
-    first_tuning_seed: int = Field(900, ge=0, description="the first of these")
     held_per_class: int = Field(10, ge=1, description="clean examples a class they are chosen by")
-    workers: int = Field(2, ge=1, description="processes, of one thread each")
-    shorten: int = Field(1, ge=1, description="divide the length of every run by this")
-    kept: pathlib.Path | None = Field(
-        None, description="file of runs that are over; a study that was cut off goes on from it"
-    )
-
-    @model_validator(mode="after")
-    def _seeds_apart(self) -> StudyConfig:
-        if self.first_tuning_seed < self.seeds:
-            raise ValueError(
-                f"first_tuning_seed: expected at least seeds = {self.seeds}, so that no reported "
-                f"seed chooses settings, got {self.first_tuning_seed}"
-            )
-        return self
 
 
 class Study(Benchmark[StudyConfig]):
@@ -60,17 +35,15 @@ class Study(Benchmark[StudyConfig]):
 
     def run(self, config: StudyConfig, console: rich.console.Console) -> BenchmarkResults:
         """Tune, then measure."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
         kept = Kept(config.kept)
-        with Progress(*columns, *times, console=console) as progress:
+        with counting(console) as progress:
             tuned = _tune(config, kept, progress)
             costs = {data: relative_cost(data) for data in BASE}
             found = _measure(config, kept, progress, tuned, costs)
         numbers = {
             "seeds": list(range(config.seeds)),
             "ablation_seeds": list(range(min(config.ablation_seeds, config.seeds))),
-            "tuning_seeds": _tuning_seeds(config),
+            "tuning_seeds": config.held_out_seeds,
             "held_per_class": config.held_per_class,
             "base": combine(COMMON, {"data": BASE, "damage": DAMAGE}),
             "relative_cost_of_lfm": costs,
@@ -81,13 +54,9 @@ class Study(Benchmark[StudyConfig]):
         return BenchmarkResults(numbers, rendering.tables(numbers), rendering.notes(numbers))
 
 
-def _tuning_seeds(config: StudyConfig) -> list[int]:
-    return list(range(config.first_tuning_seed, config.first_tuning_seed + config.tuning_seeds))
-
-
 def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
     """The accuracy of every configuration on held-out clean examples, and the best of each."""
-    seeds = _tuning_seeds(config)
+    seeds = config.held_out_seeds
     held = {"held_per_class": config.held_per_class}
     places = [
         (data, damage, method, own)
@@ -101,7 +70,9 @@ def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str,
         for seed in seeds
     ]
     task = progress.add_task("choosing settings", total=len(trials))
-    results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
+    results = run_all(
+        run_trial, trials, kept, workers=config.workers, done=lambda: progress.advance(task)
+    )
     groups: dict[tuple[str, str, str], list[float]] = {}
     for data, damage, method, _ in places:
         values = [accuracy_of(next(results), network(method)) for _ in seeds]
@@ -153,7 +124,9 @@ def _measure(
         for seed in seeds.get(role, range(config.seeds))
     ]
     task = progress.add_task("measuring", total=len(trials))
-    results = run_all(trials, kept, workers=config.workers, done=lambda: progress.advance(task))
+    results = run_all(
+        run_trial, trials, kept, workers=config.workers, done=lambda: progress.advance(task)
+    )
     return [
         {
             "data": data,

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from mlo.configuration import combine, configure
 from mlo.errors import NonfiniteError
-from mlo.recipe import Carry
-from mlo.threads import threads
 from problems.evaluation import class_accuracy
 from problems.reweighting.config import ReweightingConfig
 from problems.reweighting.readings import area_under_roc, as_array
 from problems.reweighting.recipe import recipe
 from problems.reweighting.study.plan import BASE, COMMON, DAMAGE, program
+from problems.studying import run_stages
 
 
 def trial_settings(data: str, damage: str, method: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,16 +50,14 @@ def run_trial(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _finished(config: ReweightingConfig, seed: int) -> dict[str, Any]:
-    carry, seconds = Carry(), 0.0
-    with threads(config.threads):
-        for stage in recipe.stages(config):
-            with stage.seeded(seed):
-                setup = stage.built(config, seed, carry)
-                result = setup.engine.run(stage.ticks, evaluate=setup.evaluate)
-                carry = carry.and_then(setup.finish() if setup.finish else {})
-                seconds += result.seconds
-    kept = carry[stage.name]
-    found: dict[str, Any] = {"seconds": seconds, "networks": {}, "counts": kept["data"]["counts"]}
+    carry, results = run_stages(recipe, config, seed)
+    name, result = list(results.items())[-1]
+    kept = carry[name]
+    found: dict[str, Any] = {
+        "seconds": sum(each.seconds for each in results.values()),
+        "networks": {},
+        "counts": kept["data"]["counts"],
+    }
     for name, counts in kept["confusion"].items():
         found["networks"][name] = {
             "accuracy": counts.diagonal().sum().item() / counts.sum().item(),
@@ -68,7 +65,7 @@ def _finished(config: ReweightingConfig, seed: int) -> dict[str, Any]:
         }
     if "weights" in kept:
         found["weights"] = _described(kept["weights"], kept["labels"], kept["corrupted"])
-    if "similarity" in setup.evaluate:
+    if result.last("similarity"):
         found["similarity"] = dict(result.last("similarity"))
     return found
 

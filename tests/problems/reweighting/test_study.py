@@ -13,14 +13,15 @@ from mlo.benchmark import measure
 from mlo.configuration import combine, configure
 from mlo.errors import ConfigurationError, DataError, RunFolderError
 from mlo.recipe_run import Job, run_recipe
+from problems import studying
 from problems.publishing import with_tables
 from problems.reweighting.recipe import recipe
-from problems.reweighting.study import benchmark, publish, rendering, running
+from problems.reweighting.study import benchmark, publish, rendering
 from problems.reweighting.study.benchmark import StudyConfig, study
 from problems.reweighting.study.compute import operations, relative_cost
 from problems.reweighting.study.plan import ABLATIONS, CASES, GRID, network, program
-from problems.reweighting.study.running import Kept, Trial, run_all
 from problems.reweighting.study.trial import run_trial, trial_settings
+from problems.studying import Kept, Trial, run_all
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +149,7 @@ def test_reported_seeds_may_not_be_tuning_seeds():
         configure(StudyConfig, {"first_tuning_seed": 3}, title="study")
 
 
-def test_runs_that_are_kept_are_not_made_again(tmp_path, monkeypatch):
+def test_runs_that_are_kept_are_not_made_again(tmp_path):
     path = tmp_path / "kept.jsonl"
     trials = [Trial({"a": 1}, seed) for seed in range(3)]
     kept = Kept(path)
@@ -162,12 +163,11 @@ def test_runs_that_are_kept_are_not_made_again(tmp_path, monkeypatch):
     again.add(trials[2], {"seed": 2})
     assert len(Kept(path).found) == 3
     made = []
-    monkeypatch.setattr(running, "run_trial", made.append)
     done = []
-    found = run_all(trials[:2], again, workers=1, done=lambda: done.append(1))
+    found = run_all(made.append, trials[:2], again, workers=1, done=lambda: done.append(1))
     assert list(found) == [{"seed": 0}, {"seed": 1}]
     assert (len(done), made) == (2, [])
-    path.write_text(path.read_text().replace(running.code_digest(), "0123"))
+    path.write_text(path.read_text().replace(studying.code_digest(), "0123"))
     with pytest.raises(DataError, match="holds runs of other code"):
         Kept(path)
     path.write_text("no JSON\n")

@@ -9,13 +9,28 @@ import json
 import multiprocessing
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import rich.console
+from pydantic import Field, model_validator
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 import mlo
 import problems
+from mlo.benchmark import BenchmarkConfig
+from mlo.configuration import RecipeConfig
 from mlo.errors import DataError
 from mlo.files import writing
-from problems.reweighting.study.trial import run_trial
+from mlo.recipe import Carry, Recipe
+from mlo.run_result import RunResult
+from mlo.threads import threads
 
 
 @functools.lru_cache(maxsize=1)
@@ -27,6 +42,39 @@ def code_digest() -> str:
         for file in sorted(root.rglob("*.py")):
             found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return found.hexdigest()[:16]
+
+
+class StudySettings(BenchmarkConfig):
+    """Seeds, processes, and where results are kept."""
+
+    seeds: int = Field(5, ge=1, description="reported seeds")
+    tuning_seeds: int = Field(2, ge=1, description="seeds on which settings are chosen")
+    first_tuning_seed: int = Field(900, ge=0, description="the first of these")
+    workers: int = Field(2, ge=1, description="processes, of one thread each")
+    shorten: int = Field(1, ge=1, description="divide the length of every run by this")
+    kept: pathlib.Path | None = Field(
+        None, description="file of runs that are over; a study that was cut off goes on from it"
+    )
+
+    @model_validator(mode="after")
+    def _seeds_apart(self) -> Self:
+        if self.first_tuning_seed < self.seeds:
+            raise ValueError(
+                f"first_tuning_seed: expected at least seeds = {self.seeds}, so that no reported "
+                f"seed chooses settings, got {self.first_tuning_seed}"
+            )
+        return self
+
+    @property
+    def held_out_seeds(self) -> list[int]:
+        """The seeds on which settings are chosen."""
+        return list(range(self.first_tuning_seed, self.first_tuning_seed + self.tuning_seeds))
+
+
+def counting(console: rich.console.Console) -> Progress:
+    """Bars that count runs, with the time that is left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
 class Trial(NamedTuple):
@@ -95,12 +143,42 @@ class Kept:
             file.write(json.dumps(line) + "\n")
 
 
+def run_stages(
+    recipe: Recipe[Any], config: RecipeConfig, seed: int
+) -> tuple[Carry, dict[str, RunResult]]:
+    """Run all stages of one repetition, and keep nothing on a disk.
+
+    Args:
+        recipe: what to run.
+        config: its settings.
+        seed: of the repetition.
+
+    Returns:
+        What the stages handed on, and how each of them ran, by its name.
+    """
+    carry, results = Carry(), {}
+    with threads(config.threads):
+        for stage in recipe.stages(config):
+            with stage.seeded(seed):
+                setup = stage.built(config, seed, carry)
+                results[stage.name] = setup.engine.run(
+                    stage.ticks, evaluate=setup.evaluate, callbacks=setup.callbacks
+                )
+                carry = carry.and_then(setup.finish() if setup.finish else {})
+    return carry, results
+
+
+RunTrial = Callable[[Mapping[str, Any], int], dict[str, Any]]
+"""What a run gives, as plain values: a function of a module, of all settings and of a seed."""
+
+
 def run_all(
-    trials: Sequence[Trial], kept: Kept, *, workers: int, done: Callable[[], None]
+    run: RunTrial, trials: Sequence[Trial], kept: Kept, *, workers: int, done: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
     """Run those that are not kept, and give the results of all, in order.
 
     Args:
+        run: makes one of them, in a process of its own.
         trials: the runs.
         kept: those that are over.
         workers: processes.
@@ -112,7 +190,7 @@ def run_all(
     # New interpreters: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = {pool.submit(run_trial, *trial): trial for trial in missing.values()}
+        waiting = {pool.submit(run, *trial): trial for trial in missing.values()}
         try:
             for future in concurrent.futures.as_completed(waiting):
                 kept.add(waiting[future], future.result())

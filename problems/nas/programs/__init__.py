@@ -1,0 +1,1 @@
+"""Programs of architecture search, declared on the engine."""

@@ -1,0 +1,1 @@
+"""The study of architecture search on MNIST-1D."""

@@ -1,0 +1,39 @@
+"""How much the searches and the trainings of the study compute, in floating-point operations."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlo.configuration import combine, configure
+from mlo.recipe import Carry
+from problems.nas.recipe import recipe
+from problems.nas.study.plan import COMMON
+
+
+def operations(own: Mapping[str, Any]) -> int:
+    """Operations of matrix products and convolutions in one tick of a program's first stage.
+
+    Args:
+        own: settings over those of `COMMON`; one program.
+    """
+    config = configure(recipe.config, combine(COMMON, own), title=recipe.name)
+    engine = recipe.stages(config)[0].setup(config, 0, Carry()).engine
+    engine.step()  # the first tick makes what later ones only use
+    with FlopCounterMode(display=False) as counter:
+        engine.step()
+    return counter.get_total_flops()
+
+
+@functools.lru_cache(maxsize=None)
+def training_operations(genotype: str) -> int:
+    """Those of a tick of training the network of a genotype, in JSON, from scratch."""
+    return operations(given(genotype))
+
+
+def given(genotype: str) -> dict[str, Any]:
+    """The settings under which a genotype is trained."""
+    return {"programs": ["given"], "genotype": genotype}
