@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mlo.errors import ConfigurationError, listed
 from mlo.files import read_json, write_bytes, write_text
 from mlo.report.style import styled
+from problems.tables import Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parents[1]
 """The folder of the repository, where the package is used from one."""
-
-Rows = list[list[str]]
-"""A table as text; the first row holds the heads."""
 
 Numbers = Mapping[str, Any]
 """What a file of results holds."""

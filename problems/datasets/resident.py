@@ -11,9 +11,7 @@ from torch import Tensor
 from mlo.errors import CheckpointError, ConfigurationError, DataError, StreamError
 from mlo.plain import differences
 from problems.datasets.augmentation import Transform
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Inputs [b, ...], labels [b] and positions [b] in the whole set."""
+from problems.datasets.sets import Examples
 
 
 class ResidentStream:
@@ -78,7 +76,7 @@ class ResidentStream:
         whole, rest = divmod(len(self.x), self.batch_size)
         return whole if self.drop_last or not rest else whole + 1
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Examples]:
         """Begin an epoch, or go on with the one that was just loaded."""
         if not self._loaded:
             self._between_epochs()
@@ -128,7 +126,7 @@ class ResidentStream:
         self._given = 0
         self._before = self._order = None
 
-    def _epoch(self, number: int) -> Iterator[Batch]:
+    def _epoch(self, number: int) -> Iterator[Examples]:
         self._check_newest(number)
         if self._order is None:
             self._before = self.generator.get_state()
@@ -151,7 +149,7 @@ class ResidentStream:
         order = torch.randperm(len(self.x), generator=generator, device="cpu")
         return order.to(self.x.device, non_blocking=True)
 
-    def _batch(self, order: Tensor, number: int) -> Batch:
+    def _batch(self, order: Tensor, number: int) -> Examples:
         start = number * self.batch_size
         # A copy, so that a saved batch does not carry the whole order with it.
         index = order[start : start + self.batch_size].clone()

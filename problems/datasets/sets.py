@@ -31,3 +31,7 @@ class DataSet(NamedTuple):
     test: Labelled | None
     classes: int
     superclasses: Tensor | None = None
+
+
+Examples = tuple[Tensor, Tensor, Tensor]
+"""A batch: inputs [n, ...], labels [n], and positions in the data set [n]."""

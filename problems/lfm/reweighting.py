@@ -15,13 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
+from problems.datasets.sets import Examples
 from problems.lfm.settings import Settings
 from problems.lfm.validator import Validator
 from problems.lfm.weights import mistakes
 from problems.training import Training
-
-Examples = tuple[Tensor, Tensor, Tensor]
-"""Images [n, C, H, W], labels [n], and positions in the data set [n]."""
 
 
 def train_loss(learner: nn.Module, train: Examples) -> Tensor:

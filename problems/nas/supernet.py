@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from mlo.errors import ConfigurationError
 from problems.models.sizes import check_classes, check_positive
 from problems.nas.mixed import Candidates, Weights, unbound
-from problems.nas.operations import FactorizedReduce, ReLUConvBN, layers_of
+from problems.nas.operations import layers_of
+from problems.nas.skeleton import (
+    CellPlace,
+    cell_places,
+    chain_places,
+    check_shape,
+    make_stem,
+    places_of,
+)
 from problems.nas.space import CellSpace, Edge, MacroSpace, Mixing, SearchSpace
 
 
@@ -24,30 +32,19 @@ class SearchCell(nn.Module):
     Args:
         edges: of this kind of cell.
         nodes: how many nodes.
-        inputs: channels of the outputs of the cell before the last one, and of the last.
-        channels: of each node.
-        reduce: whether the edges from the two inputs have stride 2.
-        reduced: whether the cell before was such a one, so that its input is half as large.
+        place: where it stands.
         dimensions: 2 for images, 1 for sequences.
     """
 
     def __init__(
-        self,
-        edges: Sequence[Edge],
-        nodes: int,
-        inputs: tuple[int, int],
-        channels: int,
-        *,
-        reduce: bool,
-        reduced: bool,
-        dimensions: int,
+        self, edges: Sequence[Edge], nodes: int, place: CellPlace, dimensions: int
     ) -> None:
         super().__init__()
-        first = FactorizedReduce if reduced else ReLUConvBN
-        self.first = first(inputs[0], channels, affine=False, dimensions=dimensions)
-        self.second = ReLUConvBN(inputs[1], channels, affine=False, dimensions=dimensions)
+        self.first, self.second = place.preprocessing(affine=False, dimensions=dimensions)
         self.edges = nn.ModuleList(
-            Candidates(edge, channels, 2 if reduce and edge.source < 2 else 1, dimensions)
+            Candidates(
+                edge, place.channels, 2 if place.reduce and edge.source < 2 else 1, dimensions
+            )
             for edge in edges
         )
         # Of each node, the rows of its edges and the states that they come from.
@@ -105,29 +102,15 @@ class CellSupernet(nn.Module):
         )
         self.space = space
         width = stem_multiplier * channels
-        self.stem = _stem(inputs, width, dimensions)
-        self.cells = nn.ModuleList()
-        self.kinds: list[str] = []
-        before, reduced = (width, width), False
-        for layer in range(layers):
-            reduce = _halves(layer, layers)
-            channels *= 2 if reduce else 1
-            kind = "reduce" if reduce else "normal"
-            self.kinds.append(kind)
-            self.cells.append(
-                SearchCell(
-                    space.parts[kind],
-                    space.nodes,
-                    before,
-                    channels,
-                    reduce=reduce,
-                    reduced=reduced,
-                    dimensions=dimensions,
-                )
-            )
-            before, reduced = (before[1], space.nodes * channels), reduce
+        self.stem = make_stem(inputs, width, dimensions)
+        outputs = dict.fromkeys(space.parts, space.nodes)
+        places = list(cell_places(layers, channels, outputs, before=width))
+        self.kinds = [place.kind for place in places]
+        self.cells = nn.ModuleList(
+            SearchCell(space.parts[place.kind], space.nodes, place, dimensions) for place in places
+        )
         self.pool = layers_of(dimensions).adaptive_pool(1)
-        self.linear = nn.Linear(before[1], classes)
+        self.linear = nn.Linear(space.nodes * places[-1].channels, classes)
 
     def forward(self, x: Tensor, mixing: Mixing) -> Tensor:
         """Return logits [n, K].
@@ -177,22 +160,17 @@ class MacroSupernet(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(classes)
-        places = {1: 5, 2: 2}.get(dimensions, 1) if places is None else places
+        places = places_of(places, dimensions)
         check_positive(channels=channels, inputs=inputs, places=places)
         self.space = space
-        self.stem = _stem(inputs, channels, dimensions)
+        self.stem = make_stem(inputs, channels, dimensions)
         self.widen = nn.ModuleList()
         self.layers = nn.ModuleList()
         edges = space.parts["layers"]
-        for layer, edge in enumerate(edges):
-            halves = _halves(layer, len(edges))
-            self.widen.append(
-                ReLUConvBN(channels, 2 * channels, affine=False, dimensions=dimensions)
-                if halves
-                else nn.Identity()
-            )
-            channels *= 2 if halves else 1
-            self.layers.append(Candidates(edge, channels, 2 if halves else 1, dimensions))
+        for edge, place in zip(edges, chain_places(len(edges), channels), strict=True):
+            channels = place.channels
+            self.widen.append(place.widen(affine=False, dimensions=dimensions))
+            self.layers.append(Candidates(edge, channels, 2 if place.halves else 1, dimensions))
         self.pool = layers_of(dimensions).adaptive_pool(places)
         self.linear = nn.Linear(channels * places**dimensions, classes)
 
@@ -238,11 +216,7 @@ def make_supernet(
         ConfigurationError: The shape is neither, a number is too small, or a chain is to have
             another number of layers than its space.
     """
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ConfigurationError(
-            f"shape: expected that of an image (C, H, W) or of a sequence (C, L), found {shape}. "
-            "Give the shape of one input."
-        )
+    check_shape(shape)
     sizes = {"channels": channels, "inputs": shape[0], "dimensions": len(shape) - 1}
     if isinstance(space, CellSpace):
         return CellSupernet(space, classes, layers=8 if layers is None else layers, **sizes)
@@ -257,15 +231,3 @@ def make_supernet(
             f"{layers}. Leave it out, or give the space so many."
         )
     return MacroSupernet(space, classes, **sizes)
-
-
-def _stem(inputs: int, channels: int, dimensions: int) -> nn.Sequential:
-    layers = layers_of(dimensions)
-    return nn.Sequential(
-        layers.convolution(inputs, channels, 3, padding=1, bias=False), layers.norm(channels)
-    )
-
-
-def _halves(layer: int, layers: int) -> bool:
-    """Whether a layer halves the size: those at a third and at two thirds of the depth."""
-    return layer in (layers // 3, 2 * layers // 3)

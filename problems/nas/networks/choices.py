@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import nn
 
 from mlo.errors import ConfigurationError
@@ -13,16 +15,27 @@ from problems.nas.networks.cells import check_genotype
 from problems.nas.networks.macro import MacroNetwork
 from problems.nas.skeleton import check_shape, halves
 
-STEMS = ("cifar", "imagenet")
+
+@dataclasses.dataclass(frozen=True)
+class Stem:
+    """What a stem decides.
+
+    Attributes:
+        halvings: how often it halves the size.
+        layers: cells of its network, where no number is given.
+        stride: of the mean in the auxiliary head.
+    """
+
+    halvings: int
+    layers: int
+    stride: int
+
+
+STEMS = {
+    "cifar": Stem(halvings=0, layers=20, stride=cifar.AUXILIARY_STRIDE),
+    "imagenet": Stem(halvings=3, layers=14, stride=imagenet.AUXILIARY_STRIDE),
+}
 """The stems: one convolution that keeps the size, or three that halve it."""
-
-_IN_STEM = {"cifar": 0, "imagenet": 3}
-"""How often each halves the size."""
-
-_LAYERS = {"cifar": 20, "imagenet": 14}
-"""Cells that a network with each stem has by itself."""
-
-_AUXILIARY_STRIDE = {"cifar": cifar.AUXILIARY_STRIDE, "imagenet": imagenet.AUXILIARY_STRIDE}
 
 
 def make_network(
@@ -64,18 +77,18 @@ def make_network(
         return MacroNetwork(
             genotype, classes, channels=channels, inputs=shape[0], dimensions=dimensions
         )
-    layers = _LAYERS[stem] if layers is None else layers
+    layers = STEMS[stem].layers if layers is None else layers
     check_genotype(genotype, layers)
+    if stem == "imagenet" and len(shape) != 3:
+        raise ConfigurationError(
+            "genotype: expected images (C, H, W) for a network of cells with stem 'imagenet', "
+            f"found shape {shape}. Use the stem 'cifar' for sequences."
+        )
     _check_size(layers, shape, auxiliary=auxiliary, stem=stem)
     sizes = {"channels": channels, "layers": layers, "inputs": shape[0]}
     if stem == "cifar":
         return cifar.CifarNetwork(
             genotype, classes, auxiliary=auxiliary, dimensions=len(shape) - 1, **sizes
-        )
-    if len(shape) != 3:
-        raise ConfigurationError(
-            "genotype: expected images (C, H, W) for a network of cells with stem 'imagenet', "
-            f"found shape {shape}. Use the stem 'cifar' for sequences."
         )
     return imagenet.ImageNetNetwork(genotype, classes, auxiliary=auxiliary, **sizes)
 
@@ -102,17 +115,18 @@ def _check_chain(
 
 def _check_size(layers: int, shape: tuple[int, ...], *, auxiliary: bool, stem: str) -> None:
     """Refuse inputs that cannot be halved so often, or leave too little to the auxiliary head."""
-    times = _IN_STEM[stem] + sum(halves(layer, layers) for layer in range(layers))
+    times = STEMS[stem].halvings + sum(halves(layer, layers) for layer in range(layers))
     if min(shape[1:]) < 2**times:
+        other = ", or use the stem 'cifar'" if stem != "cifar" else ""
         raise ConfigurationError(
-            f"genotype: expected inputs of at least {2**times} places a side, since its network of "
+            f"genotype: expected inputs of at least {2**times} places a side, since a network of "
             f"{layers} layers halves them {times} times, found shape {shape}. Give larger inputs"
-            f"{", or use the stem 'cifar'" if stem != 'cifar' else ''}."
+            f"{other}."
         )
     if not auxiliary:
         return
     # ⌈H / 2^t⌉ places are left; this is the least H that leaves enough.
-    least = (smallest_map(_AUXILIARY_STRIDE[stem]) - 1) * 2**times + 1
+    least = (smallest_map(STEMS[stem].stride) - 1) * 2**times + 1
     if min(shape[1:]) < least:
         raise ConfigurationError(
             f"genotype: expected inputs of at least {least} places a side for the auxiliary head "

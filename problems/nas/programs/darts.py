@@ -13,12 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
+from problems.datasets.sets import Examples
 from problems.nas.architecture import Architecture
 from problems.nas.settings import DARTS_TRAINING, ArchitectureSettings
 from problems.training import Training
-
-Examples = tuple[Tensor, Tensor, Tensor]
-"""Inputs [n, ...], labels [n], and positions in the data set [n]."""
 
 
 def train_loss(network: nn.Module, architecture: Architecture, train: Examples) -> Tensor:

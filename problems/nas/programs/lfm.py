@@ -19,13 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
+from problems.datasets.sets import Examples
 from problems.lfm.weights import mistakes
 from problems.nas.architect import Architect
 from problems.nas.settings import LFM_TRAINING, ArchitectSettings
 from problems.training import Training
-
-Examples = tuple[Tensor, Tensor, Tensor]
-"""Inputs [n, ...], labels [n], and positions in the data set [n]."""
 
 
 def learn_loss(learner: nn.Module, architect: Architect, train: Examples) -> Tensor:

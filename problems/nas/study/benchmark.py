@@ -148,7 +148,9 @@ class _Running:
         return combine(given(candidate.genotype), own)
 
     def _shortened(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return combine(settings, {"evaluation": {"ticks": self._shorter(COMMON["evaluation"]["ticks"])}})
+        return combine(
+            settings, {"evaluation": {"ticks": self._shorter(COMMON["evaluation"]["ticks"])}}
+        )
 
     def _shorter(self, ticks: int) -> int:
         return -(-ticks // self.config.shorten)

@@ -28,7 +28,7 @@ def operations(own: Mapping[str, Any]) -> int:
     return counter.get_total_flops()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def training_operations(genotype: str) -> int:
     """Those of a tick of training the network of a genotype, in JSON, from scratch."""
     return operations(given(genotype))

@@ -27,9 +27,9 @@ COMMON: Settings = {
         "lfm": {"encoder": {"width": 16, "features": 32, "batch_norm": True}},
     },
     "evaluation": {
-        "ticks": 1500,
-        "channels": 16,
-        "training": {"learning_rate": 0.1, "weight_decay": 3e-4, "clip_norm": 5.0},
+        "ticks": 1000,
+        "channels": 4,
+        "training": {"learning_rate": 0.05, "weight_decay": 3e-4, "clip_norm": 5.0},
     },
 }
 """Settings of all runs."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
-from problems.reweighting.types import Examples
+from problems.datasets.sets import Examples
 from problems.training import Training
 
 

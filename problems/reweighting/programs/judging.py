@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from problems.reweighting.types import Examples
+from problems.datasets.sets import Examples
 
 
 def valid_loss(classifier: nn.Module, valid: Examples) -> Tensor:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 import mlo
 from mlo.errors import ConfigurationError, DataError
+from problems.datasets.sets import Examples
 from problems.reweighting.losses import example_losses
 from problems.reweighting.programs.judging import valid_loss
-from problems.reweighting.types import Examples
 from problems.training import Training
 
 

@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import mlo
+from problems.datasets.sets import Examples
 from problems.reweighting.losses import example_losses, weighted_mean
 from problems.reweighting.programs.judging import valid_loss
-from problems.reweighting.types import Examples
 from problems.training import Training, Upper
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mlo
+from problems.datasets.sets import Examples
 from problems.reweighting.losses import class_balanced_weights, focal_loss
-from problems.reweighting.types import Examples
 from problems.training import Training
 
 

@@ -13,8 +13,8 @@ from problems.reweighting.study.rendering import (
     case_name,
     cases,
     judged,
-    mean_and_error,
 )
+from problems.tables import mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

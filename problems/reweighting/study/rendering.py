@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from problems.publishing import Numbers, Rows
 from problems.reweighting.study.plan import network
 from problems.reweighting.study.trial import accuracy_of
+from problems.tables import as_table, mean_and_error, with_error
 
 CASE_NAMES = {"digits": "digits", "mnist1d": "MNIST-1D"}
 
@@ -26,13 +26,6 @@ def cases(numbers: Numbers) -> list[tuple[str, str]]:
 def case_name(case: tuple[str, str]) -> str:
     """Data and damage in words."""
     return f"{CASE_NAMES[case[0]]}, {case[1]}"
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and standard error of the mean, of what is finite; NaN where there is too little."""
-    found = [value for value in values if math.isfinite(value)]
-    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return statistics.mean(found) if found else math.nan, error
 
 
 def judged(result: Mapping[str, Any]) -> str:
@@ -52,7 +45,7 @@ def accuracy_rows(numbers: Numbers) -> Rows:
         numbers,
         ("method", "equal compute"),
         "method",
-        lambda result: _with_error(accuracies(result)),
+        lambda result: with_error(accuracies(result)),
         best=lambda result: mean_and_error(accuracies(result))[0],
     )
 
@@ -68,7 +61,7 @@ def ablation_rows(numbers: Numbers) -> Rows:
         {**numbers, "results": [*base, *learner, *changed]},
         ("method", "ablation"),
         "LFM",
-        lambda result: _with_error(accuracies(result, result.get("which"))),
+        lambda result: with_error(accuracies(result, result.get("which"))),
     )
 
 
@@ -136,7 +129,7 @@ def tables(numbers: Numbers) -> list[Table]:
         "test accuracy in %, mean (standard error)": accuracy_rows(numbers),
         "LFM with one change": ablation_rows(numbers),
     }
-    return [_table(title, rows) for title, rows in titles.items()]
+    return [as_table(title, rows) for title, rows in titles.items()]
 
 
 def notes(numbers: Numbers) -> list[str]:
@@ -179,13 +172,6 @@ def _by_case(
     return rows
 
 
-def _with_error(values: Sequence[float]) -> str:
-    middle, error = mean_and_error(values)
-    failed = sum(not math.isfinite(value) for value in values)
-    told = f", {failed} of {len(values)} failed" if failed else ""
-    return (f"{middle:.1f}" if math.isnan(error) else f"{middle:.1f} ({error:.1f})") + told
-
-
 def _mean(weights: Mapping[str, Any]) -> float:
     return max(float(weights["mean"]), 1e-300)
 
@@ -201,13 +187,3 @@ def _settings(own: Mapping[str, Any], section: str = "") -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _table(title: str, rows: Rows) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    table.add_column(rows[0][0], no_wrap=True)
-    for name in rows[0][1:]:
-        table.add_column(name.replace(", ", "\n"), justify="right")
-    for row in rows[1:]:
-        table.add_row(*(text.replace("**", "") for text in row))
-    return table

@@ -139,8 +139,8 @@ def test_a_trial_that_diverges_says_so_and_is_never_chosen():
 
 def test_failed_runs_are_counted_and_not_averaged():
     assert rendering.mean_and_error([90.0, math.nan, 80.0]) == pytest.approx((85.0, 5.0))
-    assert rendering._with_error([90.0, math.nan, 80.0]) == "85.0 (5.0), 1 of 3 failed"
-    assert rendering._with_error([math.nan]) == "nan, 1 of 1 failed"
+    assert with_error([90.0, math.nan, 80.0]) == "85.0 (5.0), 1 of 3 failed"
+    assert with_error([math.nan]) == "nan, 1 of 1 failed"
     assert rendering._largest(["NaN", 0.2, math.nan, 0.1]) == 0.2
 
 

@@ -1,0 +1,2 @@
+def pictures(kept, title):
+    yield from ()
