@@ -165,7 +165,7 @@ class _Part:
             setup = self.stage.built(self.config, self.seed, carry)
             result = setup.engine.run(
                 self.stage.ticks,
-                callbacks=[*self._callbacks(place), *setup.callbacks],
+                callbacks=[*self._callbacks(place, setup), *setup.callbacks],
                 evaluate=setup.evaluate,
                 record_every=self.stage.ticks,
                 checkpoints=checkpoints,
@@ -191,8 +191,9 @@ class _Part:
             other_versions=self.job.other_versions,
         )
 
-    def _callbacks(self, place: StageFolder | None) -> list[object]:
-        progress = Console(f"seed {self.seed}, {self.stage.name}", board=self.board)
+    def _callbacks(self, place: StageFolder | None, setup: Setup) -> list[object]:
+        title = f"seed {self.seed}, {self.stage.name}"
+        progress = Console(title, board=self.board, beside=setup.callbacks)
         if place is None:
             return [progress]
         more = self.job.watch(place) if self.job.watch is not None else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -161,6 +161,14 @@ class Upper(Section):
     )
     floor: float = Field(0.0, ge=0, description="rate at which half a cosine ends")
     every: int = Field(1, ge=1, description="ticks between two of its moves")
+
+    @model_validator(mode="after")
+    def _floor_of_a_fall(self) -> Self:
+        if self.floor and self.schedule != "cosine":
+            raise ValueError(
+                f"floor: expected none with schedule '{self.schedule}', got {self.floor}"
+            )
+        return self
 
     def problem(
         self,

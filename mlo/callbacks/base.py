@@ -36,6 +36,9 @@ class Callback:
     What a callback has to remember when a run is resumed it returns from `state_dict`, as plain
     values (tensors, numbers, words and containers of these); `load_state_dict` is then called
     before `on_start`, and `StartRecord.done` says how many ticks were made before.
+
+    What it has to say in a few words, such as what a search has found so far, it returns from
+    `line`; the progress of a recipe shows it, and `Console(beside=[callback])` does elsewhere.
     """
 
     def on_start(self, record: StartRecord) -> None:
@@ -55,6 +58,14 @@ class Callback:
 
     def on_end(self, result: RunResult) -> None:
         """Called once, when the run is over."""
+
+    def line(self) -> str | None:
+        """What the progress shows below the losses now; None for nothing.
+
+        Called only when the progress is drawn, a few times a second at most, so it may read from
+        the device. Plain lines repeat it only when it has changed.
+        """
+        return None
 
 
 class Watchers:

@@ -146,12 +146,16 @@ class LiveBoard(Board):
 
 
 class LineBoard(Board):
-    """A plain line at every tenth of the job, and after every silent minute."""
+    """A plain line at every tenth of the job, and after every silent minute.
+
+    What callbacks say follows on lines of its own, where it is not what was printed last.
+    """
 
     def open(self) -> None:
         """Nothing is printed before the first tenth."""
         self._tenth = 0
         self._printed = time.monotonic()
+        self._said: tuple[str, ...] = ()
 
     def update(self) -> None:
         """Print a line if it is time to; the last one is left to `close`."""
@@ -172,8 +176,13 @@ class LineBoard(Board):
 
     def _state(self) -> None:
         self._printed = time.monotonic()
-        parts = (f"{self.heading()}: {self.pace}", in_words(self.read()))
+        numbers = self.read()
+        parts = (f"{self.heading()}: {self.pace}", in_words(numbers))
         self._print("; ".join(part for part in parts if part))
+        if numbers.lines != self._said:
+            self._said = numbers.lines
+            for text in numbers.lines:
+                self._print(f"{self.heading()}: {text}")
 
     def _print(self, text: str) -> None:
         for line in fold(text, min(self.console.width, _COLUMNS), self.console):

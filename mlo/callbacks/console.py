@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import rich.console
 
@@ -18,7 +18,8 @@ class Console(Callback):
 
     For each problem, the highest level first: the loss of its latest move, the norm of its gradient
     (labelled where it is a hypergradient), and for each response that this gradient went through
-    the residual and the products; then solves that failed, and the latest metrics.
+    the residual and the products; then solves that failed, the latest metrics, and what other
+    callbacks have to say.
 
     On a terminal this is a table below a bar, drawn live; elsewhere plain lines are printed at
     every tenth of the run. Numbers are read only when they are drawn, a few times a second at most,
@@ -29,6 +30,7 @@ class Console(Callback):
         console: where to draw; the standard output without it.
         quiet: draw nothing.
         board: draw as a part of this job instead, which somebody else opens and closes.
+        beside: callbacks whose `line` is shown as well; those without one are passed over.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Console(Callback):
         console: rich.console.Console | None = None,
         quiet: bool = False,
         board: Board | None = None,
+        beside: Sequence[object] = (),
     ) -> None:
         self.title = title
         self._console = console
         self._quiet = quiet
         self._job = board
         self._board = board
+        self._beside = tuple(beside)
         self._moves: dict[str, MoveRecord | None] = {}
         self._metrics: dict[str, Mapping[str, float]] = {}
 
@@ -83,4 +87,5 @@ class Console(Callback):
 
     def _numbers(self) -> Numbers:
         rows = (read_row(problem, move) for problem, move in self._moves.items())
-        return Numbers(tuple(rows), dict(self._metrics))
+        said = (line() for one in self._beside if callable(line := getattr(one, "line", None)))
+        return Numbers(tuple(rows), dict(self._metrics), tuple(text for text in said if text))

@@ -8,7 +8,7 @@ from mlo.callbacks.numbers import Numbers
 
 
 def in_words(numbers: Numbers) -> str:
-    """Everything that is known, in one line: losses, norms, the worst residual, what failed."""
+    """All numbers in one line: losses, norms, the worst residual, metrics, what failed."""
     moved = [row for row in numbers.rows if row.loss is not None]
     parts = [
         _listed("loss", ((row.problem, row.loss) for row in moved)),

@@ -56,10 +56,12 @@ class Numbers:
     Attributes:
         rows: one a problem, the highest level first.
         metrics: evaluation -> metric -> latest value.
+        lines: what callbacks say.
     """
 
     rows: tuple[Row, ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:

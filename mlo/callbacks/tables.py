@@ -35,7 +35,7 @@ def drawn(
         console: where it will be drawn.
 
     Returns:
-        A table of the problems, then lines of failures and metrics.
+        A table of the problems, then lines of failures, of metrics, and of what callbacks say.
     """
     # The problems come first, but leave a third to the notes where both are too many.
     reserved = len(_notes(numbers, lines // 3, columns, console))
@@ -116,12 +116,16 @@ def _cell(text: str, style: str = "") -> Text:
 
 
 def _notes(numbers: Numbers, room: int, columns: int, console: rich.console.Console) -> list[Text]:
-    """Failures, then metrics, in at most so many lines; a third of them is for the metrics."""
+    """Failures, metrics, what callbacks say; a third of the lines is for what is not failures."""
     failures = [fold(text, columns, console) for text in numbers.failures]
     metrics = [[line] for text in numbers.evaluations for line in fold(text, columns, console)]
-    failed = _cut(failures, room - min(len(metrics), room // 3), "failure")
-    measured = _cut(metrics, room - len(failed), "metric line")
-    return [*(_cell(line, _WARNING) for line in failed), *map(_cell, measured)]
+    said = [[line] for text in numbers.lines for line in fold(text, columns, console)]
+    failed = _cut(failures, room - min(len(metrics) + len(said), room // 3), "failure")
+    left = room - len(failed)
+    # Half of what is left is for each, or more where the other one needs less.
+    measured = _cut(metrics, left - min(len(said), left // 2), "metric line")
+    told = _cut(said, left - len(measured), "line")
+    return [*(_cell(line, _WARNING) for line in failed), *map(_cell, [*measured, *told])]
 
 
 def _cut(notes: Sequence[Sequence[str]], room: int, noun: str) -> list[str]:

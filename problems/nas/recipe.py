@@ -13,9 +13,9 @@ from mlo.stage_folder import StageFolder, slug
 from problems.naming import blaming
 from problems.nas import setups
 from problems.nas.config import NASConfig
-from problems.nas.pictures import pictures
 from problems.nas.presets import PRESETS
-from problems.nas.scene import Scene
+from problems.nas.scene import Scene, space_of
+from problems.nas.shown import pictures
 from problems.nas.tables import tables
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class NAS(Recipe[NASConfig]):
             if stage.done:
                 folder = StageFolder(run.path / f"seed-{stage.seed}" / slug(stage.name))
                 kept.setdefault(stage.name, {})[stage.seed] = folder.carry()[stage.name]
-        yield from pictures(kept, describe(config))
+        yield from pictures(kept, space_of(config), describe(config))
 
 
 def describe(config: NASConfig) -> str:

@@ -8,10 +8,14 @@ from pydantic import Field
 
 from problems.training import Training, Upper
 
-DARTS_TRAINING = Training(learning_rate=0.025, momentum=0.9, weight_decay=3e-4, clip_norm=5.0)
+DARTS_TRAINING = Training(
+    learning_rate=0.025, floor=1e-3, momentum=0.9, weight_decay=3e-4, clip_norm=5.0
+)
 """SGD of the network in the search of DARTS."""
 
-LFM_TRAINING = Training(learning_rate=0.01, momentum=0.9, weight_decay=1e-4, clip_norm=5.0)
+LFM_TRAINING = Training(
+    learning_rate=0.01, floor=2.5e-4, momentum=0.9, weight_decay=1e-4, clip_norm=5.0
+)
 """SGD of learner and relearner in the search of Learning From Mistakes."""
 
 
@@ -35,6 +39,7 @@ class ArchitectSettings(ArchitectureSettings):
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="whether its rates fall to zero as half a cosine"
     )
+    floor: float = Field(2.5e-4, ge=0, description="rate at which the cosine of each rate ends")
     clip_norm: float | None = Field(5.0, gt=0, description="bound on the norm of its gradient")
     rate: float = Field(1e-3, ge=0, description="rate of the architecture A")
     encoder_rate: float = Field(1e-2, ge=0, description="rate of the encoder V")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from problems import publishing
+from problems import publishing, tables
 from problems.benchmarks.bilevel_quadratic.pictures import accuracy_figure, descent_figure
 from problems.benchmarks.bilevel_quadratic.rendering import (
     accuracy_rows,
@@ -25,7 +25,7 @@ ROOT = publishing.ROOT
 RESULTS = ROOT / "benchmarks/results/bilevel_quadratic.json"
 GUIDE = ROOT / "docs/choosing.md"
 
-TABLES: Mapping[str, Callable[[Mapping[str, Any]], publishing.Rows]] = {
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], tables.Rows]] = {
     "accuracy": accuracy_rows,
     "bias": bias_rows,
     "cost": cost_rows,

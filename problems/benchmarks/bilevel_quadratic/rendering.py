@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlo.records import Outcome
-from problems.publishing import Rows
+from problems.tables import Rows
 
 TARGETS = (1e-3, 1e-6)
 """Relative errors of the hypergradient that the tables ask for."""

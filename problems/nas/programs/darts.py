@@ -44,7 +44,7 @@ def darts_problems(
 
     | order | `hypergradient` | engine |
     |---|---|---|
-    | first | `mlo.Direct()` | `lookahead=False`: the architecture moves at the weights as they are |
+    | first | `mlo.Direct()` | `lookahead=False`: judged at the weights as they are |
     | second, by differences (eq. 8) | `mlo.FiniteDifference(radius=0.01)` | `lookahead=True` |
     | second, exact (eq. 7) | `mlo.OneStep()` | `lookahead=True` |
 
@@ -63,14 +63,16 @@ def darts_problems(
     Returns:
         The problems `network` and `architecture`, for `mlo.Engine`.
     """
-    upper = upper or ArchitectureSettings()
+    upper, method = upper or ArchitectureSettings(), hypergradient or mlo.OneStep()
+    # To first order nothing answers, so no gradient need be pulled back to the weights.
+    constant = ("network",) if isinstance(method, mlo.Direct) else ()
     return [
         (training or DARTS_TRAINING).problem(
             "network",
             network,
             train_loss,
             ticks=ticks,
-            hypergradient=hypergradient or mlo.OneStep(),
+            hypergradient=method,
         ),
         upper.problem(
             "architecture",
@@ -78,6 +80,7 @@ def darts_problems(
             valid_loss,
             ticks=ticks,
             module=architecture,
+            constant=constant,
         ),
     ]
 

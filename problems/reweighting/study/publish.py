@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from problems.publishing import ROOT, Rows, publish
+from problems.publishing import ROOT, publish
 from problems.reweighting.study.pictures import (
     ablation_figure,
     accuracy_figure,
@@ -23,6 +23,7 @@ from problems.reweighting.study.rendering import (
     similarity_rows,
     weight_rows,
 )
+from problems.tables import Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from problems.publishing import Numbers, Rows
+from problems.publishing import Numbers
 from problems.reweighting.study.plan import network
 from problems.reweighting.study.trial import accuracy_of
-from problems.tables import as_table, mean_and_error, with_error
+from problems.tables import Rows, as_table, mean_and_error, with_error
 
 CASE_NAMES = {"digits": "digits", "mnist1d": "MNIST-1D"}
 

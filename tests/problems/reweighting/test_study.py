@@ -22,6 +22,7 @@ from problems.reweighting.study.compute import operations, relative_cost
 from problems.reweighting.study.plan import ABLATIONS, CASES, GRID, network, program
 from problems.reweighting.study.trial import run_trial, trial_settings
 from problems.studying import Kept, Trial, run_all
+from problems.tables import mean_and_error, with_error
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +139,7 @@ def test_a_trial_that_diverges_says_so_and_is_never_chosen():
 
 
 def test_failed_runs_are_counted_and_not_averaged():
-    assert rendering.mean_and_error([90.0, math.nan, 80.0]) == pytest.approx((85.0, 5.0))
+    assert mean_and_error([90.0, math.nan, 80.0]) == pytest.approx((85.0, 5.0))
     assert with_error([90.0, math.nan, 80.0]) == "85.0 (5.0), 1 of 3 failed"
     assert with_error([math.nan]) == "nan, 1 of 1 failed"
     assert rendering._largest(["NaN", 0.2, math.nan, 0.1]) == 0.2
