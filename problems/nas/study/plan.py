@@ -17,9 +17,9 @@ COMMON: Settings = {
     "dataset": "mnist1d",
     "space": "macro",
     "seeds": 1,
-    "evaluations": 30,
+    "evaluations": 12,
     "search": {
-        "ticks": 300,
+        "ticks": 240,
         "channels": 8,
         "layers": 6,
         "train_batch": 64,
@@ -28,7 +28,7 @@ COMMON: Settings = {
     },
     "evaluation": {
         "ticks": 1000,
-        "channels": 4,
+        "channels": 8,
         "training": {"learning_rate": 0.05, "weight_decay": 3e-4, "clip_norm": 5.0},
     },
 }
