@@ -6,10 +6,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
-
 from mlo.configuration import combine, configure
 from mlo.recipe import Carry
+from problems.nas.passes import OperationCounter
 from problems.nas.recipe import recipe
 from problems.nas.study.plan import COMMON
 
@@ -23,9 +22,9 @@ def operations(own: Mapping[str, Any]) -> int:
     config = configure(recipe.config, combine(COMMON, own), title=recipe.name)
     engine = recipe.stages(config)[0].setup(config, 0, Carry()).engine
     engine.step()  # the first tick makes what later ones only use
-    with FlopCounterMode(display=False) as counter:
+    with OperationCounter() as counter:
         engine.step()
-    return counter.get_total_flops()
+    return counter.count
 
 
 @functools.cache
