@@ -98,6 +98,9 @@ def test_the_benchmarks_of_this_project_are_what_they_are_offered_as():
         "checkpoint-cost": "checkpoint-cost",
         "bilevel-quadratic": "bilevel-quadratic",
         "reweighting-study": "reweighting-study",
+        "nas-cost": "nas-cost",
+        "nas-difference": "nas-difference",
+        "nas-study": "nas-study",
     }
 
 
