@@ -36,7 +36,7 @@ def accuracy_figure(numbers: Mapping[str, Any]) -> Figure:
 def choices_figure(numbers: Mapping[str, Any]) -> Figure:
     """Left, shares of the operations in what was found; right, skip connections over searches."""
     heads, *rows = choice_rows(numbers)
-    figure = new_figure(10.0, 0.36 * len(rows) + 1.5)
+    figure = new_figure(10.0, 0.36 * len(rows) + 1.9)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     begun = [0.0] * len(rows)
     for number, name in enumerate(heads[1:]):
@@ -52,13 +52,12 @@ def choices_figure(numbers: Mapping[str, Any]) -> Figure:
     for number, result in enumerate(r for r in numbers["results"] if "search" in r["runs"][0]):
         runs = [run["search"] for run in result["runs"] if "search" in run]
         ticks = [tick / runs[0]["ticks"][-1] for tick in runs[0]["ticks"]]
-        means = [
-            sum(column) / len(runs) for column in zip(*(r["skips"] for r in runs), strict=True)
-        ]
+        columns = zip(*(run["skips"] for run in runs), strict=True)
+        means = [sum(column) / len(runs) for column in columns]
         look = Look(number)
         right.plot(ticks, means, color=look.color, linestyle=look.dashes, label=result["method"])
     right.set_xlabel("share of the search", color=MUTED)
     right.set_ylabel("skip connections, mean", color=MUTED)
     right.set_ylim(bottom=-0.1)
-    right.legend()
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     return figure
