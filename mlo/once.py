@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from mlo.errors import LossError
 from mlo.guards import leads_to
 from mlo.randomness import RandomState
 from mlo.types import PartialTensors, Tensors
+from mlo.vectors import plus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,12 +49,16 @@ def once(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         args: its arguments.
         kwargs: its keyword arguments.
 
+    Where a call is not made again, buffers that it would change stay as they were; the rest of the
+    loss should not read them.
+
     Returns:
-        A tensor, or a pytree of tensors and other values.
+        A tensor, or a pytree of tensors, numbers, words and None; not of other objects, which
+        could hide tensors.
 
     Raises:
-        LossError: the result depends on the parameters of the problem whose loss it is; told by
-            the methods that make use of it.
+        LossError: the result depends on the parameters of the problem whose loss it is, as far as
+            autograd can see, or holds other objects; told by the methods that make use of it.
     """
     memo = _MEMO.get()
     if memo is None:
@@ -75,13 +80,30 @@ class _Part:
 
     Attributes:
         leaves: of the result as a tree, tensors with their graphs.
+        handed: copies without them, for those that derivatives go through; what later calls
+            compute from the result depends on these.
         spec: the structure of the tree.
         random: the random states after the call.
     """
 
     leaves: tuple[Any, ...]
+    handed: Tensors
     spec: TreeSpec
     random: RandomState
+
+    @property
+    def heads(self) -> Tensors:
+        """The tensors that derivatives go through."""
+        return tuple(t for t in self.leaves if _differentiable(t))
+
+    def filled(self, heads: Iterable[Tensor]) -> Any:
+        """The result with others in the place of `heads`; the loss may write into the rest."""
+        fresh = iter(heads)
+        leaves = [
+            next(fresh) if _differentiable(t) else t.clone() if isinstance(t, Tensor) else t
+            for t in self.leaves
+        ]
+        return tree_unflatten(leaves, self.spec)
 
 
 class Kept:
@@ -101,7 +123,7 @@ class Kept:
     @property
     def heads(self) -> Tensors:
         """All tensors in the results that derivatives go through."""
-        return tuple(t for part in self._parts for t in part.leaves if _differentiable(t))
+        return tuple(t for part in self._parts for t in part.heads)
 
     def restricted(self, context: Tensors) -> Kept:
         """The same for a part of the context."""
@@ -110,19 +132,33 @@ class Kept:
     @contextlib.contextmanager
     def replayed(self, heads: Tensors) -> Iterator[None]:
         """Let `once` return, call by call, what it returned then, with these for `heads`."""
-        with _during(_Replay(self.problem, self._parts, heads)):
+        replay = _Replay(self.problem, self._parts, heads)
+        with _during(replay):
             yield
+        replay.check_over()
 
     def pull(self, cotangents: Sequence[Tensor | None]) -> PartialTensors:
-        """Cotangents of the context, for cotangents of `heads`."""
-        pairs = [(h, v) for h, v in zip(self.heads, cotangents, strict=True) if v is not None]
-        return differentiate(
-            self.problem,
-            [h for h, _ in pairs],
-            self.context,
-            [v for _, v in pairs],
-            retain_graph=True,
-        )
+        """Cotangents of the context, for cotangents of `heads`.
+
+        The last call first: what it was given of earlier ones adds to their cotangents.
+        """
+        wanted = list(cotangents)
+        total: PartialTensors = (None,) * len(self.context)
+        for number in reversed(range(len(self._parts))):
+            earlier = [t for part in self._parts[:number] for t in part.handed]
+            here, wanted = wanted[len(earlier) :], wanted[: len(earlier)]
+            pairs = zip(self._parts[number].heads, here, strict=True)
+            active = [(h, v) for h, v in pairs if v is not None]
+            found = differentiate(
+                self.problem,
+                [h for h, _ in active],
+                (*self.context, *earlier),
+                [v for _, v in active],
+                retain_graph=True,
+            )
+            total = plus(total, found[: len(self.context)])
+            wanted = list(plus(tuple(wanted), found[len(self.context) :]))
+        return total
 
 
 class Recording:
@@ -153,15 +189,30 @@ class Recording:
             LossError: it depends on the problem's own parameters.
         """
         leaves, spec = tree_flatten(call())
-        if any(_differentiable(t) and leads_to(t, self._own) for t in leaves):
+        for leaf in leaves:
+            self._check(leaf)
+        heads = [t for t in leaves if _differentiable(t)]
+        handed = tuple(t.detach().requires_grad_() for t in heads)
+        random = RandomState.capture(self._devices)
+        part = _Part(tuple(leaves), handed, spec, random)
+        self._parts.append(part)
+        return part.filled(handed)
+
+    def _check(self, leaf: Any) -> None:
+        if not isinstance(leaf, Tensor | int | float | complex | str | None):
+            raise LossError(
+                f"problem '{self.problem}': what its loss computes by once(...) holds a "
+                f"{type(leaf).__name__}, which could hide tensors; return tensors, numbers and "
+                "words, in lists, tuples and dictionaries",
+                problem=self.problem,
+            )
+        if isinstance(leaf, Tensor) and leads_to(leaf, self._own):
             raise LossError(
                 f"problem '{self.problem}': what its loss computes by once(...) depends on its own "
                 "parameters, so it is not the same wherever the loss is evaluated; call the "
                 "function without once, or leave that part out of it",
                 problem=self.problem,
             )
-        self._parts.append(_Part(tuple(leaves), spec, RandomState.capture(self._devices)))
-        return tree_unflatten([_cut(t) if _differentiable(t) else t for t in leaves], spec)
 
     def kept(self, context: Tensors) -> Kept:
         """What was kept, in an evaluation with this context."""
@@ -171,20 +222,32 @@ class Recording:
 class _Replay:
     def __init__(self, problem: str, parts: Sequence[_Part], heads: Tensors) -> None:
         self._problem = problem
-        self._parts = iter(parts)
-        self._heads = iter(heads)
+        self._parts = list(parts)
+        self._heads = list(heads)
 
     def take(self, call: Callable[[], Any]) -> Any:
-        part = next(self._parts, None)
-        if part is None:
-            raise LossError(
-                f"problem '{self._problem}': its loss called once(...) more often when it was "
-                "evaluated again on the same batch; let it do the same each time",
-                problem=self._problem,
-            )
-        leaves = [next(self._heads) if _differentiable(t) else t for t in part.leaves]
+        if not self._parts:
+            raise self._other("more")
+        part = self._parts.pop(0)
+        heads = [self._heads.pop(0) for _ in part.handed]
         part.random.restore()  # later draws go on from there
-        return tree_unflatten(leaves, part.spec)
+        return part.filled(heads)
+
+    def check_over(self) -> None:
+        """All calls were made again.
+
+        Raises:
+            LossError: some were not.
+        """
+        if self._parts:
+            raise self._other("less")
+
+    def _other(self, how: str) -> LossError:
+        return LossError(
+            f"problem '{self._problem}': its loss called once(...) {how} often when it was "
+            "evaluated again on the same batch; let it do the same each time",
+            problem=self._problem,
+        )
 
 
 @contextlib.contextmanager
@@ -198,7 +261,3 @@ def _during(memo: _Memo | None) -> Iterator[None]:
 
 def _differentiable(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.requires_grad
-
-
-def _cut(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_()

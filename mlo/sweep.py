@@ -141,7 +141,9 @@ class Sweep:
         """
         own = leaves(self.values[name])
         env = dict(self.values)
-        graph, share = (wanted and len(setting.batches) == 1 for wanted in (graph, share))
+        graph = graph and len(setting.batches) == 1
+        # What else is taken from this pass must go through all of the loss.
+        share = share and len(setting.batches) == 1 and not graph and not context
         outside: Tensors = ()
         if graph or share or context:
             for read in self.program.graph.carrying(name):

@@ -129,7 +129,8 @@ class Training(Section):
             made: t.
             ticks: T.
         """
-        t = made if self.epoch is None else made // self.epoch * self.epoch
+        t = min(made, ticks)  # an engine may go on beyond the end
+        t = t if self.epoch is None else t // self.epoch * self.epoch
         return self._fallen(t, ticks) * self._grown(t, ticks)
 
     def _fallen(self, t: int, ticks: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import mlo
 from mlo.hypergradients.registry import make_method
+from mlo.modes import preserved_modes
 from problems.datasets import Labelled
 from problems.datasets.preparation import preparations
 from problems.datasets.resident import ResidentStream
@@ -153,16 +154,26 @@ class Scene:
         part = self.trained_on()
         return {"train": self._stream(part, evaluation.batch, "retrain", evaluation.cutout)}
 
-    def accuracy(self, function: Callable[[Tensor], Tensor], part: Labelled) -> float:
-        """Share of right predictions, for a function from inputs to logits; no graph is kept."""
+    def accuracy(
+        self, network: nn.Module, part: Labelled, mixing: Mapping[str, Tensor] | None = None
+    ) -> float:
+        """Share of right predictions in evaluation mode; the network is left as it was.
+
+        Args:
+            network: a discrete network, or with `mixing` a search network.
+            part: inputs and labels.
+            mixing: mixing weights of each part of the space.
+        """
         prepared = preparations(self.data, augment=False)[1]
         x, labels = part
 
         def prepare(x: Tensor) -> Tensor:
             return x if prepared is None else prepared(x, torch.Generator())
 
-        with torch.no_grad():
-            right = in_chunks(function, x, prepare).argmax(1) == labels
+        given = () if mixing is None else (mixing,)
+        with torch.no_grad(), preserved_modes([network]):
+            network.eval()
+            right = in_chunks(lambda x: network(x, *given), x, prepare).argmax(1) == labels
         return right.double().mean().item()
 
     def engine(

@@ -153,7 +153,7 @@ def _looks(scene: Scene, found: _Searching) -> dict[str, Callable[[], Mapping[st
     def looking(network: nn.Module) -> Callable[[], Mapping[str, float]]:
         def look() -> Mapping[str, float]:
             mixing = found.architecture()
-            return {"accuracy": scene.accuracy(lambda x: network(x, mixing), scene.shares.valid)}
+            return {"accuracy": scene.accuracy(network, scene.shares.valid, mixing)}
 
         return look
 
