@@ -52,7 +52,7 @@ class Condition:
             the gradient of no single loss.
         memory: what all conditions of one problem at one point share.
         positions: places of `context` among all tensors that the problem depends on.
-        once: its products are asked for once, so it takes micro-batches one at a time for each.
+        single_use: its products are asked for once, so it takes micro-batches one at a time for each.
         direct: what `direct_gradient` differentiates by.
     """
 
@@ -71,7 +71,7 @@ class Condition:
         slope: Slope | None = None,
         positions: tuple[int, ...] = (),
         recall: Recall | None = None,
-        once: bool = False,
+        single_use: bool = False,
         scale: Callable[[], Tensors] | None = None,
         total: Callable[[], Tensors] | None = None,
         led: Tensors | None = None,
@@ -89,7 +89,7 @@ class Condition:
         self._parts = None if parts is None else MicroBatches(problem, parts)
         self._slope = slope
         self.positions = positions
-        self.once = once
+        self.single_use = single_use
         self._recall = recall
         self._total = total
         self.led = params if led is None else led
@@ -99,7 +99,7 @@ class Condition:
 
     def gradient(self) -> Tensors:
         """g(w, c), one tensor per parameter; zeros where the loss does not depend on one."""
-        streamed = self._streamed if self.once else None
+        streamed = self._streamed if self.single_use else None
         if streamed is not None:
             return filled(streamed.gradient(self.params, self.context), self.params)
         graph = self._linearized()
@@ -130,7 +130,7 @@ class Condition:
 
     def products(self, u: Sequence[Tensor]) -> tuple[Tensors, PartialTensors]:
         """`hvp(u)` and `mixed_vjp(u)` in one call, for little more than the price of one."""
-        streamed = self._streamed if self.once else None
+        streamed = self._streamed if self.single_use else None
         if streamed is not None:
             both = streamed.product(self.params, self.context, u, both=True)
         else:

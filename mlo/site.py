@@ -144,7 +144,7 @@ class Site:
             parts=place.parts if many else None,
             positions=index,
             recall=functools.partial(self.condition, params, context, needed),
-            once=recalled is not None,
+            single_use=recalled is not None,
             scale=sweep.program.optimizer_scale(self.name),
             total=place.total if graph.nested == "partial" and anticipates else None,
             led=led,

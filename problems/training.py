@@ -211,7 +211,8 @@ class Upper(Section):
         Raises:
             ConfigurationError: one does.
         """
-        least = min(rate for params, rate in groups if params)
+        moving = (rate for params, rate in groups if any(p.requires_grad for p in params))
+        least = min(moving, default=math.inf)
         if self.floor > least:
             raise ConfigurationError(
                 f"floor: expected at most the smallest rate, {least}, found {self.floor}; rates "

@@ -49,12 +49,14 @@ class NAS(Recipe[NASConfig]):
         return stages
 
     def check(self, config: NASConfig) -> None:
-        """Build the searches of the first repetition, and what every repetition is to train."""
+        """Build the stages of the first repetition, and a network such as searches may find."""
         super().check(config)
-        for seed in config.seed_range:
-            scene = Scene(config, seed)
+        scene = Scene(config, config.first_seed)
+        if set(config.programs) & set(setups.SEARCHED):
+            setups.training(scene, scene.network(scene.random_genotype()))
+        for seed in config.seed_range[1:]:
             with blaming(f"seed {seed}"):
-                scene.network(scene.random_genotype())
+                Scene(config, seed)
 
     def tables(self, config: NASConfig, metrics: Sequence[Metric]) -> Sequence[Table]:
         """A row for each program."""

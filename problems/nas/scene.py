@@ -235,6 +235,8 @@ def space_of(config: NASConfig) -> SearchSpace:
         ConfigurationError: an operation is unknown, or there is none to choose.
     """
     with blaming("operations"):
+        given = config.operations
         if config.space == "cell":
-            return CellSpace.darts(config.nodes, config.operations or DARTS_OPERATIONS)
-        return MacroSpace.chain(config.search.layers, config.operations or MACRO_OPERATIONS)
+            return CellSpace.darts(config.nodes, DARTS_OPERATIONS if given is None else given)
+        layers = config.search.layers
+        return MacroSpace.chain(layers, MACRO_OPERATIONS if given is None else given)

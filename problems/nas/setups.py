@@ -10,11 +10,11 @@ from torch import nn
 
 import mlo
 from mlo.recipe import Carry, Setup
+from problems.naming import blaming
 from problems.nas.architecture import Architecture
 from problems.nas.config import NASConfig
 from problems.nas.genotype import Genotype, MacroGenotype, read_genotype
 from problems.nas.history import History
-from problems.nas.named import genotype_of
 from problems.nas.programs import darts_problems, evaluation_problems, lfm_problems
 from problems.nas.scene import Scene
 
@@ -75,15 +75,8 @@ def evaluation(program: str, stage: str, searched: str) -> Callable[..., Setup]:
     def build(config: NASConfig, seed: int, carry: Carry) -> Setup:
         scene = Scene(config, seed, carry)
         genotype = _genotype(scene, program, carry, searched)
-        network, settings = scene.network(genotype), config.evaluation
-        problems = evaluation_problems(
-            network,
-            ticks=settings.ticks,
-            training=settings.training,
-            auxiliary_weight=settings.auxiliary_weight,
-            drop_path=settings.drop_path,
-            label_smoothing=settings.label_smoothing,
-        )
+        network = scene.network(genotype)
+        engine = training(scene, network)
 
         def finish() -> dict[str, Any]:
             kept = {
@@ -101,12 +94,31 @@ def evaluation(program: str, stage: str, searched: str) -> Callable[..., Setup]:
             }
 
         return Setup(
-            scene.engine(problems, scene.evaluated()),
-            config.spread_over(settings.ticks, {"network": look}),
+            engine,
+            config.spread_over(config.evaluation.ticks, {"network": look}),
             finish,
         )
 
     return build
+
+
+def training(scene: Scene, network: nn.Module) -> mlo.Engine:
+    """The training of a discrete network from scratch.
+
+    Raises:
+        ConfigurationError: the settings do not fit the network.
+    """
+    settings = scene.config.evaluation
+    with blaming("evaluation"):
+        problems = evaluation_problems(
+            network,
+            ticks=settings.ticks,
+            training=settings.training,
+            auxiliary_weight=settings.auxiliary_weight,
+            drop_path=settings.drop_path,
+            label_smoothing=settings.label_smoothing,
+        )
+    return scene.engine(problems, scene.evaluated())
 
 
 def parameters(network: nn.Module) -> int:
@@ -178,5 +190,5 @@ def _genotype(scene: Scene, program: str, carry: Carry, searched: str) -> Genoty
     if program == "random":
         return scene.random_genotype()
     if program == "given":
-        return genotype_of(str(scene.config.genotype))
+        return read_genotype(str(scene.config.genotype))
     return read_genotype(carry[searched]["genotype"])

@@ -17,7 +17,7 @@ from problems.nas.losses import check_evaluation, evaluation_loss
 from problems.nas.networks import MacroNetwork, check_drop_path, refuse_drop_path
 from problems.training import Training
 
-DARTS_TRAINING = Training(learning_rate=0.025, momentum=0.9, weight_decay=3e-4, clip_norm=5.0)
+EVALUATION_TRAINING = Training(learning_rate=0.025, momentum=0.9, weight_decay=3e-4, clip_norm=5.0)
 """How DARTS trains on CIFAR: the rate falls to zero as half a cosine."""
 
 
@@ -41,7 +41,7 @@ def evaluation_problems(
     Args:
         network: what `make_network` builds.
         ticks: length of the run.
-        training: optimizer and schedule; `DARTS_TRAINING` if None.
+        training: optimizer and schedule; `EVALUATION_TRAINING` if None.
         auxiliary_weight: λ; it counts only for a network with an auxiliary head.
         drop_path: p in [0, 1), where the ramp ends; 0 for a chain.
         label_smoothing: share of each label that is given to all classes alike.
@@ -61,5 +61,5 @@ def evaluation_problems(
             outputs, labels, auxiliary_weight=auxiliary_weight, label_smoothing=label_smoothing
         )
 
-    training = DARTS_TRAINING if training is None else training
+    training = EVALUATION_TRAINING if training is None else training
     return [training.problem("network", network, loss, ticks=ticks)]

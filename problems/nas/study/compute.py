@@ -6,10 +6,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import mlo
 from mlo.configuration import combine, configure
 from mlo.recipe import Carry
+from problems.nas.genotype import read_genotype
 from problems.nas.passes import OperationCounter
 from problems.nas.recipe import recipe
+from problems.nas.scene import Scene
+from problems.nas.setups import training
 from problems.nas.study.plan import COMMON
 
 
@@ -20,7 +24,10 @@ def operations(own: Mapping[str, Any]) -> int:
         own: settings over those of `COMMON`; one program.
     """
     config = configure(recipe.config, combine(COMMON, own), title=recipe.name)
-    engine = recipe.stages(config)[0].setup(config, 0, Carry()).engine
+    return _of_a_tick(recipe.stages(config)[0].setup(config, 0, Carry()).engine)
+
+
+def _of_a_tick(engine: mlo.Engine) -> int:
     engine.step()  # the first tick makes what later ones only use
     with OperationCounter() as counter:
         engine.step()
@@ -30,7 +37,13 @@ def operations(own: Mapping[str, Any]) -> int:
 @functools.cache
 def training_operations(genotype: str) -> int:
     """Those of a tick of training the network of a genotype, in JSON, from scratch."""
-    return operations(given(genotype))
+    scene = _scene()
+    return _of_a_tick(training(scene, scene.network(read_genotype(genotype))))
+
+
+@functools.lru_cache(maxsize=1)
+def _scene() -> Scene:
+    return Scene(configure(recipe.config, combine(COMMON), title=recipe.name), 0)
 
 
 def given(genotype: str) -> dict[str, Any]:

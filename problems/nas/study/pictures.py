@@ -49,7 +49,7 @@ def choices_figure(numbers: Mapping[str, Any]) -> Figure:
     left.invert_yaxis()
     left.set_xlabel("% of the layers, all seeds", color=MUTED)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-    for number, result in enumerate(r for r in numbers["results"] if "search" in r["runs"][0]):
+    for number, result in enumerate(r for r in numbers["results"] if _searches(r)):
         runs = [run["search"] for run in result["runs"] if "search" in run]
         ticks = [tick / runs[0]["ticks"][-1] for tick in runs[0]["ticks"]]
         columns = zip(*(run["skips"] for run in runs), strict=True)
@@ -61,3 +61,7 @@ def choices_figure(numbers: Mapping[str, Any]) -> Figure:
     right.set_ylim(bottom=-0.1)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     return figure
+
+
+def _searches(result: Mapping[str, Any]) -> bool:
+    return any("search" in run for run in result["runs"])

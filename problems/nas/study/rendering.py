@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -26,7 +27,8 @@ def accuracies(result: Result) -> list[float]:
 def accuracy_rows(numbers: Numbers) -> Rows:
     """Every method: test accuracy, the difference to the first one seed by seed, and sizes."""
     first = accuracies(_of(numbers, BUDGET))
-    best = max(mean_and_error(accuracies(r))[0] for r in numbers["results"])
+    means = (mean_and_error(accuracies(result))[0] for result in numbers["results"])
+    best = max((mean for mean in means if not math.isnan(mean)), default=math.nan)
     heads = ["method", "test accuracy in %", f"{BUDGET} less this", "parameters", "search, s"]
     rows = [heads]
     for result in numbers["results"]:
@@ -38,7 +40,7 @@ def accuracy_rows(numbers: Numbers) -> Rows:
                 result["method"],
                 f"**{text}**" if mean_and_error(found)[0] == best else text,
                 "" if result["method"] == BUDGET else with_error(gaps),
-                f"{statistics.mean(run.get('parameters', 0) for run in result['runs']):,.0f}",
+                _mean(run["parameters"] for run in result["runs"] if "parameters" in run),
                 _search_seconds(result),
             ]
         )
@@ -135,6 +137,11 @@ def _layers(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _choices(runs: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(name for run in runs for name in _layers(run))
+
+
+def _mean(values: Iterable[float]) -> str:
+    found = list(values)
+    return f"{statistics.mean(found):,.0f}" if found else ""
 
 
 def _search_seconds(result: Result) -> str:

@@ -22,8 +22,8 @@ def run_trial(own: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
     Returns:
         Accuracy, parameters and genotype of the network that was trained, the seconds of each
-        stage and, of a search, ticks, skip connections, and accuracy and entropy along it; of a run
-        that ended in numbers that are not finite only that, under `failed`.
+        stage and, of a search, skip connections along it and the last mixing weights; of a run that
+        ended in numbers that are not finite only that, under `failed`.
     """
     config = configure(recipe.config, combine(COMMON, own), title=recipe.name)
     try:
@@ -36,14 +36,13 @@ def run_trial(own: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "genotype": carry[name]["genotype"],
         "seconds": {stage: each.seconds for stage, each in results.items()},
     }
-    for stage, each in results.items():
+    for stage in results:
         if stage != name:
             history = carry[stage]["history"]
             found["search"] = {
                 "ticks": history["ticks"].tolist(),
                 "skips": history["skips"].tolist(),
                 "mixing": {part: m[-1].tolist() for part, m in history["mixing"].items()},
-                "looks": [{"tick": e.tick, "name": e.name, **e.metrics} for e in each.evaluations],
             }
     return found
 
