@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mlo.configuration import Section
 from mlo.errors import ConfigurationError
 from problems.experiment import RunSettings
 from problems.lfm.weighing import Weighing
 from problems.nas.named import genotype_of
+from problems.nas.published import PUBLISHED
 from problems.nas.settings import ArchitectSettings, ArchitectureSettings
 from problems.sources import Source
 from problems.training import Training
 
-
-def _as_json(text: str) -> str:
-    try:
-        return genotype_of(text).to_json()
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-GenotypeText = Annotated[str, AfterValidator(_as_json)]
-"""A genotype by a published name, a file or a text; kept as JSON, whatever becomes of the file."""
-
 ProgramName = Literal["lfm", "darts", "darts-first-order", "random", "given"]
+
+SEARCHED = ("lfm", "darts", "darts-first-order")
+"""The programs that search; the others have their genotype from elsewhere."""
 
 SpaceName = Literal["macro", "cell"]
 
@@ -88,7 +81,7 @@ class NASConfig(RunSettings, Source):
     lookahead: bool = Field(
         False,
         description="search on trial moves first, as in the papers, at about 1.3 times the "
-        "operations; else through the real moves",
+        "operations; else through the real moves, as to first order always",
     )
     programs: tuple[ProgramName, ...] = Field(("darts", "lfm"), description="what is compared")
     test_fraction: float = Field(
@@ -99,10 +92,10 @@ class NASConfig(RunSettings, Source):
         None, description="candidates of every layer or edge; those of the space without them"
     )
     nodes: int = Field(4, ge=1, description="intermediate nodes of a cell")
-    genotype: GenotypeText | None = Field(
+    genotype: str | None = Field(
         None,
-        description="for the program 'given': a published name, a file, or the text itself; kept "
-        "as JSON",
+        description="for the program 'given': a published name, a file, or the text itself; what "
+        "is in a file is kept with the run",
     )
     search: Search = Field(Search(), description="the search")
     evaluation: Evaluation = Field(Evaluation(), description="the training from scratch")
@@ -112,6 +105,17 @@ class NASConfig(RunSettings, Source):
     def _listed(cls, given: Any) -> Any:
         """Names with commas between them are a list too."""
         return given.split(",") if isinstance(given, str) else given
+
+    @field_validator("genotype")
+    @classmethod
+    def _its_text(cls, given: str | None) -> str | None:
+        """A run that goes on does not depend on a file that may have changed meanwhile."""
+        if given is None or given in PUBLISHED:
+            return given
+        try:
+            return genotype_of(given).to_json()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _fits_together(self) -> NASConfig:
@@ -124,20 +128,14 @@ class NASConfig(RunSettings, Source):
                 "genotype: expected one with the program 'given' and none without it, got "
                 f"{self.genotype!r} and {list(self.programs)}"
             )
-        searching = [name for name in self.programs if name not in ("random", "given")]
-        if self.space == "cell" and self.search.layers < 3 and searching:
+        if self.space == "cell" and self.search.layers < 3 and self.searches:
             raise ValueError(
                 "search.layers: expected at least 3 with cells, so that one is a normal cell, got "
                 f"{self.search.layers}"
             )
-        if "darts-first-order" in self.programs and self.lookahead:
-            raise ValueError(
-                "lookahead: expected false with darts-first-order, which judges the architecture "
-                "at the weights as they are, got true"
-            )
         if self.evaluation.cutout is not None and not self.cuts:
             raise ValueError(
-                f"evaluation.cutout: expected none where images are not augmented, got "
+                "evaluation.cutout: expected none where images are not augmented, got "
                 f"{self.evaluation.cutout} with '{self.dataset}' and augment={self.augment}"
             )
         for program, section in {"lfm": "lfm", "darts": "architecture"}.items():
@@ -153,6 +151,11 @@ class NASConfig(RunSettings, Source):
     def cuts(self) -> bool:
         """Whether a square can be cut out of what networks are trained on."""
         return self.augment and self.dataset not in ("digits", "mnist1d")
+
+    @property
+    def searches(self) -> bool:
+        """Whether one of the programs searches."""
+        return any(program in SEARCHED for program in self.programs)
 
     @property
     def evaluation_layers(self) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from mlo.errors import ConfigurationError, DataError, listed
+import re
+
+from mlo.errors import ConfigurationError, DataError, listed, nearest
 from problems.datasets import find_file
-from problems.nas.genotype import Genotype, MacroGenotype, read_genotype
+from problems.nas.genotype import LONGEST, Genotype, MacroGenotype, read_genotype
 from problems.nas.published import PUBLISHED
+
+_TEXT = re.compile(r"\s*(\w+\s*=\s*)?Genotype\s*\(|\s*\{")
+"""How a genotype in either form begins."""
 
 
 def genotype_of(text: str) -> Genotype | MacroGenotype:
@@ -19,14 +24,14 @@ def genotype_of(text: str) -> Genotype | MacroGenotype:
     """
     if text in PUBLISHED:
         return PUBLISHED[text]
-    if "(" in text or "{" in text:
+    if _TEXT.match(text):
         return read_genotype(text)
     try:
         path = find_file(text)
     except DataError as error:
         raise ConfigurationError(
             f"genotype: expected a published name ({listed(PUBLISHED)}), a file, or a text that "
-            f"begins with 'Genotype(' or a brace, got '{text}'; {error}"
+            f"begins with 'Genotype(' or a brace, got '{text}'{nearest(text, PUBLISHED)}; {error}"
         ) from error
     with open(path, encoding="utf-8", errors="replace") as file:
-        return read_genotype(file.read())
+        return read_genotype(file.read(LONGEST + 1))

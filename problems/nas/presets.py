@@ -1,7 +1,12 @@
 """Settings that go together: short searches for a CPU, and the published protocols.
 
-Search and evaluation on CIFAR-10 are those of H. Liu et al., DARTS, ICLR 2019, and of the authors'
-code of Learning From Mistakes (importZL/LFM at dbda025), as far as they differ.
+Search and evaluation on CIFAR and ImageNet are those of H. Liu et al., DARTS, ICLR 2019, and of
+the code of the authors of Learning From Mistakes (importZL/LFM at dbda025), as far as they differ.
+These differ from both: hypergradients are exact where those are differences, an epoch leaves its
+last batch out if it is not full, the halves of the training set are drawn class by class by the
+seed, images are cropped with a mirrored margin where theirs is black, and drop path grows with
+every tick instead of every epoch. The encoder starts from random weights unless
+`search.lfm.encoder_weights` names others, and the coefficients start at 1 without noise.
 """
 
 from __future__ import annotations
@@ -13,37 +18,26 @@ _IMAGES, _IMAGENET = 50_000, 1_281_167
 """Training images of CIFAR-10 and CIFAR-100, and of ImageNet."""
 
 
-def _search(batch: int, epochs: int = 50) -> dict[str, Any]:
+def _search(batch: int, training: Mapping[str, float], epochs: int = 50) -> dict[str, Any]:
     """Half of the images train weights, the others judge architectures."""
+    epoch = _IMAGES // 2 // batch
     return {
-        "ticks": epochs * (_IMAGES // 2 // batch),
+        "ticks": epochs * epoch,
         "channels": 16,
         "layers": 8,
         "train_batch": batch,
         "valid_batch": batch,
+        "training": {**training, "momentum": 0.9, "clip_norm": 5.0, "epoch": epoch},
     }
 
 
 _DARTS = {
-    **_search(64),
-    "training": {
-        "learning_rate": 0.025,
-        "floor": 1e-3,
-        "momentum": 0.9,
-        "weight_decay": 3e-4,
-        "clip_norm": 5.0,
-    },
+    **_search(64, {"learning_rate": 0.025, "floor": 1e-3, "weight_decay": 3e-4}),
+    "architecture": {"rate": 3e-4, "schedule": "constant", "weight_decay": 1e-3},
 }
 
 _LFM = {
-    **_search(32),
-    "training": {
-        "learning_rate": 0.01,
-        "floor": 2.5e-4,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "clip_norm": 5.0,
-    },
+    **_search(32, {"learning_rate": 0.01, "floor": 2.5e-4, "weight_decay": 1e-4}),
     "lfm": {
         "encoder": {"name": "resnet18"},
         "temperature": 1.0,
@@ -52,7 +46,11 @@ _LFM = {
         "rate": 1e-3,
         "encoder_rate": 1e-2,
         "coefficient_rate": 1e-2,
+        "schedule": "cosine",
         "floor": 2.5e-4,
+        "weight_decay": 1e-5,
+        "validator_weight_decay": 1e-4,
+        "clip_norm": 5.0,
     },
 }
 
@@ -101,6 +99,7 @@ def _published(dataset: str, program: str, search: Mapping[str, Any]) -> dict[st
         "dataset": dataset,
         "space": "cell",
         "programs": [program],
+        "lookahead": True,
         "seeds": 1,
         "evaluations": 50,
         "search": search,

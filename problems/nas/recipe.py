@@ -12,7 +12,7 @@ from mlo.recipe import Recipe, Stage
 from mlo.stage_folder import StageFolder, slug
 from problems.naming import blaming
 from problems.nas import setups
-from problems.nas.config import NASConfig
+from problems.nas.config import SEARCHED, NASConfig
 from problems.nas.presets import PRESETS
 from problems.nas.scene import Scene, space_of
 from problems.nas.shown import pictures
@@ -41,7 +41,7 @@ class NAS(Recipe[NASConfig]):
         stages: list[Stage[NASConfig]] = []
         for program in config.programs:
             search, evaluation = f"{program} search", f"{program} evaluation"
-            if program in setups.SEARCHED:
+            if program in SEARCHED:
                 build = setups.search(program, search)
                 stages.append(Stage(search, config.search.ticks, build))
             build = setups.evaluation(program, evaluation, search)
@@ -49,14 +49,17 @@ class NAS(Recipe[NASConfig]):
         return stages
 
     def check(self, config: NASConfig) -> None:
-        """Build the stages of the first repetition, and a network such as searches may find."""
+        """Build what the first repetition can, split the data of all, try a network of the space.
+
+        All networks of a space take the same inputs, so one that is drawn tells whether the one
+        that will be found can be built.
+        """
         super().check(config)
-        scene = Scene(config, config.first_seed)
-        if set(config.programs) & set(setups.SEARCHED):
-            setups.training(scene, scene.network(scene.random_genotype()))
-        for seed in config.seed_range[1:]:
+        for seed in config.seed_range:
             with blaming(f"seed {seed}"):
-                Scene(config, seed)
+                scene = Scene(config, seed)
+        if config.searches:
+            setups.training(scene, scene.network(scene.random_genotype()))
 
     def tables(self, config: NASConfig, metrics: Sequence[Metric]) -> Sequence[Table]:
         """A row for each program."""
@@ -89,7 +92,9 @@ class NAS(Recipe[NASConfig]):
 def describe(config: NASConfig) -> str:
     """Name data and search space in a few words."""
     space = {"macro": "chain of {} layers", "cell": "cells, {} layers"}[config.space]
-    return f"{config.load().source}, {space.format(config.search.layers)}"
+    layers = config.search.layers if config.searches else config.evaluation_layers
+    what = "a given genotype" if config.programs == ("given",) else space.format(layers)
+    return f"{config.load().source}, {what}"
 
 
 recipe = NAS()

@@ -116,14 +116,16 @@ class Scene:
         Raises:
             ConfigurationError: the genotype, or the data, do not fit the settings.
         """
-        evaluation = self.config.evaluation
+        evaluation, layers = self.config.evaluation, self.config.evaluation_layers
+        if isinstance(genotype, MacroGenotype) and evaluation.layers is None:
+            layers = len(genotype.layers)  # a chain that is given has its own
         with blaming("evaluation"), drawn(self.seed, "network"):
             return make_network(
                 genotype,
                 self.data.classes,
                 self.shape,
                 channels=evaluation.channels,
-                layers=self.config.evaluation_layers,
+                layers=layers,
                 auxiliary=evaluation.auxiliary,
                 stem=evaluation.stem,
             )
@@ -177,14 +179,18 @@ class Scene:
         return right.double().mean().item()
 
     def engine(
-        self, problems: Sequence[mlo.Problem], streams: Mapping[str, ResidentStream]
+        self,
+        problems: Sequence[mlo.Problem],
+        streams: Mapping[str, ResidentStream],
+        *,
+        lookahead: bool = False,
     ) -> mlo.Engine:
-        """The program on its streams."""
+        """The program on its streams, on trial moves first or not."""
         config = self.config
         return mlo.Engine(
             problems,
             streams,
-            lookahead=config.lookahead and len(problems) > 1,
+            lookahead=lookahead,
             device=config.device,
             guards=mlo.Guards(on_nonfinite=config.on_nonfinite),
         )
@@ -211,8 +217,9 @@ class Scene:
                 known[part]
                 for part in portion_split(labels[known], config.search.train_portion, generator)
             )
-        check_batch("search.train_batch", config.search.train_batch, len(train), self.seed)
-        check_batch("search.valid_batch", config.search.valid_batch, len(valid), self.seed)
+        if config.searches:
+            check_batch("search.train_batch", config.search.train_batch, len(train), self.seed)
+            check_batch("search.valid_batch", config.search.valid_batch, len(valid), self.seed)
         size = len(train) + (len(valid) if config.evaluation.on == "all" else 0)
         check_batch("evaluation.batch", config.evaluation.batch, size, self.seed)
         parts = ((x[train], labels[train]), (x[valid], labels[valid]), tested)

@@ -18,9 +18,6 @@ from problems.nas.history import History
 from problems.nas.programs import darts_problems, evaluation_problems, lfm_problems
 from problems.nas.scene import Scene
 
-SEARCHED = ("lfm", "darts", "darts-first-order")
-"""The programs that search; the others have their genotype from elsewhere."""
-
 
 class _Searching(NamedTuple):
     """A search before its first tick.
@@ -29,11 +26,13 @@ class _Searching(NamedTuple):
         problems: the program.
         networks: problem -> search network, of those that are looked at.
         architecture: what is searched for.
+        lookahead: whether it is judged after trial moves.
     """
 
     problems: list[mlo.Problem]
     networks: Mapping[str, nn.Module]
     architecture: Architecture
+    lookahead: bool
 
 
 def search(program: str, stage: str) -> Callable[[NASConfig, int, Carry], Setup]:
@@ -54,7 +53,7 @@ def search(program: str, stage: str) -> Callable[[NASConfig, int, Carry], Setup]
             return {stage: kept}
 
         return Setup(
-            scene.engine(found.problems, scene.searched()),
+            scene.engine(found.problems, scene.searched(), lookahead=found.lookahead),
             config.spread_over(config.search.ticks, _looks(scene, found)),
             finish,
             (history,),
@@ -129,7 +128,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def _darts(scene: Scene, program: str) -> _Searching:
-    search = scene.config.search
+    search, first_order = scene.config.search, program == "darts-first-order"
     network, architecture = scene.supernet(), scene.architecture()
     problems = darts_problems(
         network,
@@ -137,9 +136,11 @@ def _darts(scene: Scene, program: str) -> _Searching:
         ticks=search.ticks,
         training=search.training,
         upper=search.architecture,
-        hypergradient=mlo.Direct() if program == "darts-first-order" else scene.method(),
+        hypergradient=mlo.Direct() if first_order else scene.method(),
     )
-    return _Searching(problems, {"network": network}, architecture)
+    # To first order the architecture is judged at the weights as they are, never at trial ones.
+    lookahead = scene.config.lookahead and not first_order
+    return _Searching(problems, {"network": network}, architecture, lookahead)
 
 
 def _lfm(scene: Scene) -> _Searching:
@@ -156,7 +157,7 @@ def _lfm(scene: Scene) -> _Searching:
         constant=search.lfm.constant,
     )
     networks = {"learner": learner, "relearner": relearner}
-    return _Searching(problems, networks, architect.architecture)
+    return _Searching(problems, networks, architect.architecture, scene.config.lookahead)
 
 
 def _looks(scene: Scene, found: _Searching) -> dict[str, Callable[[], Mapping[str, float]]]:
