@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -105,6 +107,12 @@ class NASConfig(RunSettings, Source):
     def _listed(cls, given: Any) -> Any:
         """Names with commas between them are a list too."""
         return given.split(",") if isinstance(given, str) else given
+
+    @field_validator("genotype", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        """JSON on the command line is read as what it stands for."""
+        return json.dumps(given) if isinstance(given, Mapping) else given
 
     @field_validator("genotype")
     @classmethod

@@ -15,6 +15,7 @@ from problems.nas.architecture import Architecture
 from problems.nas.config import NASConfig
 from problems.nas.genotype import Genotype, MacroGenotype, read_genotype
 from problems.nas.history import History
+from problems.nas.named import genotype_of
 from problems.nas.programs import darts_problems, evaluation_problems, lfm_problems
 from problems.nas.scene import Scene
 
@@ -191,5 +192,5 @@ def _genotype(scene: Scene, program: str, carry: Carry, searched: str) -> Genoty
     if program == "random":
         return scene.random_genotype()
     if program == "given":
-        return read_genotype(str(scene.config.genotype))
+        return genotype_of(str(scene.config.genotype))
     return read_genotype(carry[searched]["genotype"])

@@ -39,7 +39,6 @@ SEARCHES: Mapping[str, Settings] = {
     "LFM, finite differences": {"programs": ["lfm"], "hypergradient": "finite-difference"},
     "DARTS": {"programs": ["darts"]},
     "DARTS, finite differences": {"programs": ["darts"], "hypergradient": "finite-difference"},
-    "DARTS, first order": {"programs": ["darts-first-order"]},
 }
 """Method that trains a supernet -> what it sets. The first one sets the budget."""
 

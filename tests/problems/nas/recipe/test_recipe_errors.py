@@ -27,8 +27,8 @@ SETTINGS = {
         ["operations", "'conv_3x3'", "found 'conv_3x4'", "did you mean 'conv_3x3'?"],
     ),
     "no operations": (["--operations", "[]"], ["operations", "at least one operation"]),
-    "only none": ([*CELLS, "--operations", "none"], ["other than 'none'", "found 0"]),
-    "none in a chain": (["--operations", "none,conv_3x3"], ["layer 0", "other than 'none'"]),
+    "only none": ([*CELLS, "--operations", '["none"]'], ["other than 'none'", "found 0"]),
+    "none in a chain": (["--operations", '["none", "conv_3x3"]'], ["layer 0", "other than 'none'"]),
     "an unknown program": (
         ["--programs", "lfm,drats"],
         ["programs", "got 'drats'", "did you mean 'darts'?"],
@@ -71,7 +71,7 @@ SETTINGS = {
         ["search.train_batch: expected at most 673", "got 5000"],
     ),
     "an architecture that never moves": (
-        ["--search.ticks", "2", "--search.lfm.every", "3"],
+        ["--search.lfm.every", "3"],
         ["search.lfm.every: expected at most search.ticks = 2", "got 3"],
     ),
     "an unknown method": (
@@ -82,6 +82,14 @@ SETTINGS = {
         ["--search.lfm.floor", "0.005"],
         ["floor: expected at most the smallest rate, 0.001", "found 0.005"],
     ),
+    "cells without a normal one": (
+        ["--space", "cell", "--search.layers", "2", "--evaluation.layers", "3"],
+        ["search.layers: expected at least 3 with cells", "got 2"],
+    ),
+    "a cutout that nobody makes": (
+        ["--evaluation.cutout", "4"],
+        ["evaluation.cutout: expected none where images are not augmented", "got 4 with 'digits'"],
+    ),
     "a data folder for digits": (["--data", "."], ["data: expected none for 'digits'"]),
 }
 
@@ -89,7 +97,8 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_cannot_run_are_refused(name, tmp_path, capsys):
     options, words = SETTINGS[name]
-    short = [] if "--search.ticks" in options else ["--search.ticks", "2"]
+    # What is not refused ends soon.
+    short = ["--seeds", "1", "--search.ticks", "2", "--evaluation.ticks", "2"]
     assert main(["run", "nas", *short, *options, "--out", "out"]) == USAGE
     printed = capsys.readouterr()
     assert (printed.out, list(tmp_path.rglob("*"))) == ("", [])
