@@ -40,12 +40,17 @@ def random_candidates(seed: int, budget: float, ticks: int = PROXY_TICKS) -> lis
 
 
 def single_candidates(budget: float) -> list[Candidate]:
-    """One chain for each operation, each with the same share of the budget."""
+    """One chain for each operation, each with the same share of the budget.
+
+    None is trained for longer than the network that is then trained from scratch.
+    """
     layers = _space().parts["layers"]
     operations = layers[0].operations
     genotypes = [MacroGenotype(layers=(name,) * len(layers)).to_json() for name in operations]
     share = budget / len(operations)
-    return [Candidate(g, max(1, round(share / training_operations(g)))) for g in genotypes]
+    most = COMMON["evaluation"]["ticks"]
+    lengths = [max(1, round(share / training_operations(g))) for g in genotypes]
+    return [Candidate(g, min(most, ticks)) for g, ticks in zip(genotypes, lengths, strict=True)]
 
 
 def _space():

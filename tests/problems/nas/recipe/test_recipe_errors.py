@@ -40,7 +40,7 @@ SETTINGS = {
         ["genotype", "'darts-v2'", "got 'darts-v3'"],
     ),
     "a genotype that needs larger inputs": (
-        ["--programs", "given", "--genotype", "darts-v2", "--evaluation.layers", "20"],
+        ["--programs", "given", "--genotype", "darts-v2", "--evaluation.stem", "imagenet"],
         ["evaluation", "genotype"],
     ),
     "a damaged genotype": (
