@@ -52,7 +52,7 @@ class Condition:
             the gradient of no single loss.
         memory: what all conditions of one problem at one point share.
         positions: places of `context` among all tensors that the problem depends on.
-        single_use: its products are asked for once, so it takes micro-batches one at a time for each.
+        single_use: its products are asked for once, so it takes micro-batches one at a time.
         direct: what `direct_gradient` differentiates by.
     """
 

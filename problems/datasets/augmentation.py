@@ -59,11 +59,7 @@ class Normalize:
                 f"x: expected images [n, {len(self.mean)}, ...], one channel for each mean of the "
                 f"normalization, found shape {list(x.shape)}. Take the constants of these data."
             )
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise DataError(
-                f"x: expected bytes (uint8) or floating-point numbers, found {x.dtype}. "
-                "What is to be divided by 255 cannot be told from other whole numbers."
-            )
+        check_pixels(x)
         # (x / 255 - mean) / std = (x - 255 mean) / (255 std), which takes one pass less.
         unit = 255 if x.dtype == torch.uint8 else 1
         constants = torch.tensor([self.mean, self.std], dtype=torch.float64, device="cpu")
@@ -93,7 +89,7 @@ class RandomCrop:
     mode: str = "reflect"
 
     def __post_init__(self) -> None:
-        _check_size("padding", self.padding)
+        check_size("padding", self.padding)
         if self.mode not in ("reflect", "constant"):
             raise ConfigurationError(
                 f"mode: expected 'reflect' or 'constant', found {self.mode!r}. "
@@ -102,7 +98,7 @@ class RandomCrop:
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Crop images [n, C, H, W]; draws one offset down and one to the right for each."""
-        n, channels, height, width = _image_shape(x)
+        n, channels, height, width = image_shape(x)
         p = self.padding
         if self.mode == "reflect" and p >= min(height, width):
             raise ConfigurationError(
@@ -146,7 +142,7 @@ class HorizontalFlip:
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Flip some of the images [n, C, H, W]; draws one number for each."""
-        n, *_ = _image_shape(x)
+        n, *_ = image_shape(x)
         draws = torch.rand(n, 1, 1, 1, generator=generator, dtype=torch.float64, device="cpu")
         turned = (draws < self.probability).to(x.device, non_blocking=True)
         return torch.where(turned, x.flip(3), x)
@@ -173,11 +169,11 @@ class Cutout:
     size: int = 16
 
     def __post_init__(self) -> None:
-        _check_size("size", self.size)
+        check_size("size", self.size)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Cut a square out of each of the images [n, C, H, W]; draws one pixel for each."""
-        n, _, height, width = _image_shape(x)
+        n, _, height, width = image_shape(x)
         sides = (height, width)
         centres = [torch.randint(s, (n, 1), generator=generator, device="cpu") for s in sides]
         first = (torch.stack(centres) - self.size // 2).to(x.device, non_blocking=True)
@@ -254,7 +250,12 @@ def _mirrored(place: Tensor, side: int) -> Tensor:
     return (side - 1) - ((side - 1) - place.abs()).abs()
 
 
-def _image_shape(x: Tensor) -> tuple[int, int, int, int]:
+def image_shape(x: Tensor) -> tuple[int, int, int, int]:
+    """The shape of images [n, C, H, W].
+
+    Raises:
+        DataError: If x has another number of dimensions.
+    """
     if x.ndim != 4:
         raise DataError(
             f"x: expected images [n, C, H, W], found shape {list(x.shape)}. "
@@ -264,7 +265,25 @@ def _image_shape(x: Tensor) -> tuple[int, int, int, int]:
     return n, channels, height, width
 
 
-def _check_size(name: str, size: int) -> None:
+def check_pixels(x: Tensor) -> None:
+    """Refuse pixels that are neither bytes nor floating-point.
+
+    Raises:
+        DataError: If they are not.
+    """
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise DataError(
+            f"x: expected bytes (uint8) or floating-point numbers, found {x.dtype}. "
+            "What is to be divided by 255 cannot be told from other whole numbers."
+        )
+
+
+def check_size(name: str, size: int) -> None:
+    """Refuse a size below 1 pixel.
+
+    Raises:
+        ConfigurationError: If it is.
+    """
     if size < 1:
         raise ConfigurationError(
             f"{name}: expected at least 1 pixel, found {size}. Leave the part out instead."

@@ -226,7 +226,9 @@ class Scene:
         return Shares(*((x.to(config.device), y.to(config.device)) for x, y in parts))
 
     def _stream(self, part: Labelled, size: int, name: str, cutout: int | None) -> ResidentStream:
-        transform = preparations(self.data, augment=self.config.augment, cutout=cutout)[0]
+        crop = "resized" if self.data.name == "imagenet" else "margin"
+        augment = self.config.augment
+        transform = preparations(self.data, augment=augment, cutout=cutout, crop=crop)[0]
         return ResidentStream(
             *part,
             batch_size=size,

@@ -37,11 +37,19 @@ SETTINGS = {
     "no genotype": (["--programs", "given"], ["genotype: expected one with the program 'given'"]),
     "an unknown genotype": (
         ["--programs", "given", "--genotype", "darts-v3"],
-        ["genotype", "'darts-v2'", "got 'darts-v3'"],
+        ["genotype", "'darts-v2'", "got 'darts-v3'; did you mean 'darts-v"],
     ),
     "a genotype that needs larger inputs": (
         ["--programs", "given", "--genotype", "darts-v2", "--evaluation.stem", "imagenet"],
-        ["evaluation", "genotype"],
+        ["evaluation: genotype: expected inputs of at least 32 places a side", "(1, 8, 8)"],
+    ),
+    "a network that needs larger inputs than the search": (
+        [*CELLS, "--programs", "darts-first-order", "--evaluation.stem", "imagenet"],
+        ["evaluation: genotype: expected inputs of at least 32 places a side", "(1, 8, 8)"],
+    ),
+    "a folder as a genotype": (
+        ["--programs", "given", "--genotype", "."],
+        ["genotype", "a file", "got '.'"],
     ),
     "a damaged genotype": (
         ["--programs", "given", "--genotype", "Genotype(normal=[('sep_conv_3x3', 1)])"],
@@ -97,9 +105,10 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_cannot_run_are_refused(name, tmp_path, capsys):
     options, words = SETTINGS[name]
-    # What is not refused ends soon.
-    short = ["--seeds", "1", "--search.ticks", "2", "--evaluation.ticks", "2"]
-    assert main(["run", "nas", *short, *options, "--out", "out"]) == USAGE
+    # What is not refused by mistake should be over soon.
+    tiny = ["--search.ticks", "2", "--evaluation.ticks", "2", "--search.channels", "1"]
+    tiny += ["--seeds", "1", "--evaluation.channels", "2", "--quiet"]
+    assert main(["run", "nas", *tiny, *options, "--out", "out"]) == USAGE
     printed = capsys.readouterr()
     assert (printed.out, list(tmp_path.rglob("*"))) == ("", [])
     assert printed.err.startswith("mlo: ")
