@@ -126,7 +126,7 @@ def make_search(
         upper=config.search.architecture,
         hypergradient=Compared(tuple(radii), found),
     )
-    engine = scene.engine(problems, scene.searched())
+    engine = scene.engine(problems, scene.searched(), lookahead=config.lookahead)
     return Search(scene, engine, network, architecture, found)
 
 
