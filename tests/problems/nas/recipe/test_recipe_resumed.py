@@ -135,7 +135,8 @@ def check_same(whole, other, expected, found, stages):
         assert all((m[0] != m[2]).any() for m in history["mixing"].values())
     assert not list(differences(kept, carries(other)))
     assert looks(other) == looks(whole)
-    assert len(looks(whole)) == 2 * (2 + 1) + 2 * (3 + 2)  # search and evaluation; LFM has one more
+    # Twice in each stage: two evaluations of DARTS, three of LFM, one of what was found.
+    assert len(looks(whole)) == 2 * (2 + 3 + 1 + 1)
 
 
 @pytest.mark.parametrize("stage", ["darts-first-order-search", "darts-first-order-evaluation"])

@@ -218,7 +218,7 @@ def test_no_test_example_is_used_in_a_search(monkeypatch, program):
         )
         monkeypatch.setattr(sources, "_loaded", lambda *_, data=data: data)
         done = repeat(made, stages=1)[f"{program} search"]
-        looks = [(e.name, e.tick, e.values) for e in done.result.evaluations]
+        looks = [(e.name, e.tick, e.metrics) for e in done.result.evaluations]
         found.append((looks, done.handed["genotype"], done.handed["history"]["mixing"]["layers"]))
     assert found[0][:2] == found[1][:2]
     assert torch.equal(found[0][2], found[1][2])
