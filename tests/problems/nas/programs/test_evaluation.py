@@ -14,7 +14,7 @@ from mlo.errors import ConfigurationError
 from problems.nas.genotype import MacroGenotype
 from problems.nas.losses import evaluation_loss
 from problems.nas.networks import CifarNetwork, MacroNetwork
-from problems.nas.programs.evaluation import DARTS_TRAINING, evaluation_problems
+from problems.nas.programs.evaluation import EVALUATION_TRAINING, evaluation_problems
 from problems.nas.published import DARTS_V2
 from problems.training import Training
 
@@ -153,7 +153,7 @@ def test_chains_are_trained_without_drop_path_and_head():
 def test_the_training_of_darts_is_the_default():
     (problem,) = evaluation_problems(make_network(), ticks=4)
     assert problem.name == "network"
-    assert problem.clip_norm == DARTS_TRAINING.clip_norm == 5.0
+    assert problem.clip_norm == EVALUATION_TRAINING.clip_norm == 5.0
     group = problem.optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.025, 0.9, 3e-4)
 
