@@ -29,6 +29,28 @@ SpaceName = Literal["macro", "cell"]
 class LFM(ArchitectSettings, Weighing):
     """Learning From Mistakes: optimizer of architecture, encoder and weights, and what they are."""
 
+    rate: float = Field(1e-2, ge=0, description="rate of the architecture A, for a short search")
+
+
+class DARTS(ArchitectureSettings):
+    """The optimizer of the architecture in DARTS."""
+
+    rate: float = Field(3e-3, ge=0, description="rate of the architecture A, for a short search")
+
+
+class Weights(Training):
+    """SGD of a network from scratch."""
+
+    learning_rate: float = Field(0.025, ge=0, le=1e30, description="SGD rate of the network")
+    weight_decay: float = Field(3e-4, ge=0, description="its weight decay")
+    clip_norm: float | None = Field(5.0, gt=0, description="bound on the norm of a gradient")
+
+
+class SearchWeights(Weights):
+    """The same of search networks."""
+
+    floor: float = Field(1e-3, ge=0, description="rate at which half a cosine ends")
+
 
 class Search(Section):
     """The search for an architecture."""
@@ -41,13 +63,8 @@ class Search(Section):
     train_portion: float = Field(
         0.5, gt=0, lt=1, description="share of the training set that weights are trained on"
     )
-    training: Training = Field(
-        Training(learning_rate=0.025, weight_decay=3e-4, clip_norm=5.0, floor=1e-3),
-        description="how weights are trained",
-    )
-    architecture: ArchitectureSettings = Field(
-        ArchitectureSettings(), description="optimizer of the architecture in DARTS"
-    )
+    training: SearchWeights = Field(SearchWeights(), description="how weights are trained")
+    architecture: DARTS = Field(DARTS(), description="optimizer of the architecture in DARTS")
     lfm: LFM = Field(LFM(), description="Learning From Mistakes")
 
 
@@ -66,10 +83,7 @@ class Evaluation(Section):
     )
     cutout: int | None = Field(None, ge=1, description="side of the square cut out of images")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share given to all classes alike")
-    training: Training = Field(
-        Training(learning_rate=0.025, weight_decay=3e-4, clip_norm=5.0),
-        description="how it is trained",
-    )
+    training: Weights = Field(Weights(), description="how it is trained")
     on: Literal["all", "search"] = Field(
         "all",
         description="train on all training examples and look at the test set, or train on the "

@@ -53,6 +53,9 @@ class NasDifferenceConfig(BenchmarkConfig):
                 "layers": self.cell_layers if cell else self.chain_layers,
                 "train_batch": self.batch,
                 "valid_batch": self.batch,
+                # Rates of the architecture as published, for longer searches than these.
+                "architecture": {"rate": 3e-4},
+                "lfm": {"rate": 1e-3},
             },
         )
 

@@ -87,8 +87,8 @@ SETTINGS = {
         ["hypergradient", "got 'one-stp'", "did you mean 'one-step'?"],
     ),
     "a floor above a rate": (
-        ["--search.lfm.floor", "0.005"],
-        ["floor: expected at most the smallest rate, 0.001", "found 0.005"],
+        ["--search.lfm.floor", "0.05"],
+        ["floor: expected at most the smallest rate, 0.01", "found 0.05"],
     ),
     "cells without a normal one": (
         ["--space", "cell", "--search.layers", "2", "--evaluation.layers", "3"],
