@@ -49,17 +49,17 @@ class NAS(Recipe[NASConfig]):
         return stages
 
     def check(self, config: NASConfig) -> None:
-        """Build what the first repetition can, split the data of all, try a network of the space.
+        """Split the data of all repetitions, try a network of the space, and build the first one.
 
         All networks of a space take the same inputs, so one that is drawn tells whether the one
         that will be found can be built.
         """
-        super().check(config)
         for seed in config.seed_range:
             with blaming(f"seed {seed}"):
                 scene = Scene(config, seed)
         if config.searches:
             setups.training(scene, scene.network(scene.random_genotype()))
+        super().check(config)  # last, as it costs most
 
     def tables(self, config: NASConfig, metrics: Sequence[Metric]) -> Sequence[Table]:
         """A row for each program."""
