@@ -42,15 +42,14 @@ def once(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     It returns what the call returns; the numbers are the same with and without it. Methods that
     evaluate a loss several times at one point (`FiniteDifference`, `Sama`) then compute this part
     once, and differentiate it once. Wrap what is expensive and reads other problems only, such as
-    features by an encoder that is trained above, or the losses of a network below.
+    features by an encoder that is trained above, or the losses of a network below. Where a call is
+    not made again, buffers that it would change stay as they were; the rest of the loss should not
+    read them.
 
     Args:
         function: what to call.
         args: its arguments.
         kwargs: its keyword arguments.
-
-    Where a call is not made again, buffers that it would change stay as they were; the rest of the
-    loss should not read them.
 
     Returns:
         A tensor, or a pytree of tensors, numbers, words and None; not of other objects, which

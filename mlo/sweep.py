@@ -150,13 +150,13 @@ class Sweep:
                 env[read] = leaves(self.values[read])
             outside = self.context(name, env)
         wrt = (*own, *outside) if context else own
-        recording = Recording(name, own, self.program.devices)
+        recording = Recording(name, own, self.program.devices) if share else None
         with torch.enable_grad():
             if len(setting.batches) > 1:
                 env = self._answered(name, own, env)
                 evaluation, grads = self._accumulated(name, env, wrt, setting, replay=replay)
             else:
-                with recording.active() if share else contextlib.nullcontext():
+                with contextlib.nullcontext() if recording is None else recording.active():
                     evaluation = self.total(name, own, env, setting, replay=replay)
                 self.watch.loss(name, evaluation.value)
                 grads = differentiate(name, [evaluation.loss], wrt, create_graph=graph)
@@ -165,7 +165,7 @@ class Sweep:
             values,
             evaluation,
             Linearization(own, outside, values) if graph else None,
-            recording.kept(outside) if share else None,
+            None if recording is None else recording.kept(outside),
             rest if context else None,
         )
 

@@ -17,34 +17,25 @@ Prepare = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def predict(network: nn.Module, x: Tensor, prepare: Prepare | None = None) -> Tensor:
+def predict(
+    network: nn.Module, x: Tensor, prepare: Prepare | None = None, *given: object
+) -> Tensor:
     """Logits in evaluation mode, [N, K]; the mode of the network is restored.
 
     Args:
         network: from [n, ...] to [n, K].
         x: inputs, [N, ...].
         prepare: applied to inputs first.
+        given: what else the network takes, such as mixing weights.
     """
     with preserved_modes([network]):
         network.eval()
-        return in_chunks(network, x, prepare)
-
-
-def in_chunks(
-    function: Callable[[Tensor], Tensor], x: Tensor, prepare: Prepare | None = None
-) -> Tensor:
-    """A function of many inputs, of a part of them at a time.
-
-    Args:
-        function: from [n, ...] to [n, ...].
-        x: inputs, [N, ...].
-        prepare: applied to inputs first.
-    """
-    return torch.cat([function(prepare(part) if prepare else part) for part in x.split(CHUNK)])
+        parts = [network(prepare(part) if prepare else part, *given) for part in x.split(CHUNK)]
+    return torch.cat(parts)
 
 
 def accuracy(
-    network: nn.Module, x: Tensor, labels: Tensor, prepare: Prepare | None = None
+    network: nn.Module, x: Tensor, labels: Tensor, prepare: Prepare | None = None, *given: object
 ) -> float:
     """Share of right predictions in evaluation mode, from 0 to 1.
 
@@ -53,8 +44,9 @@ def accuracy(
         x: Inputs, [N, ...].
         labels: Classes, [N].
         prepare: Applied to inputs first.
+        given: What else the network takes.
     """
-    return (predict(network, x, prepare).argmax(1) == labels).double().mean().item()
+    return (predict(network, x, prepare, *given).argmax(1) == labels).double().mean().item()
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:

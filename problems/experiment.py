@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+import mlo
 from mlo.configuration import RecipeConfig
+from mlo.hypergradients.registry import make_method
 from problems.datasets import DataSet
 from problems.datasets.task import Task, check_batch, draw_task
 from problems.setting_kinds import DeviceName, MethodName
@@ -32,6 +34,28 @@ class RunSettings(RecipeConfig):
     lookahead: bool = Field(
         True, description="trial moves first, as in the papers; else through the real moves"
     )
+
+    def engine(
+        self,
+        problems: Sequence[mlo.Problem],
+        streams: Mapping[str, Any],
+        *,
+        lookahead: bool | None = None,
+    ) -> mlo.Engine:
+        """A program on its streams, on the device and with the guards of the run.
+
+        Args:
+            problems: lowest first.
+            streams: name -> batches.
+            lookahead: of `mlo.Engine`; that of the run for several problems without it.
+        """
+        ahead = self.lookahead and len(problems) > 1 if lookahead is None else lookahead
+        guards = mlo.Guards(on_nonfinite=self.on_nonfinite)
+        return mlo.Engine(problems, streams, lookahead=ahead, device=self.device, guards=guards)
+
+    def method(self) -> mlo.Hypergradient:
+        """The hypergradient method of the problems that respond."""
+        return make_method(self.hypergradient)
 
     def spread_over(
         self, ticks: int, functions: Mapping[str, Callable[..., Any]]

@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,11 @@ def counting(console: rich.console.Console) -> Progress:
     """Bars that count runs, with the time that is left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def best_of(values: Sequence[float]) -> int:
+    """The first of the largest; what failed is NaN, and is chosen only where all failed."""
+    return max(range(len(values)), key=lambda k: -1.0 if math.isnan(values[k]) else values[k])
 
 
 class Trial(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
 
 import mlo
@@ -174,7 +174,7 @@ class Upper(Section):
     def problem(
         self,
         name: str,
-        groups: Iterable[tuple[Iterable[Tensor], float]],
+        groups: Iterable[Mapping[str, Any]],
         loss: Any,
         *,
         ticks: int,
@@ -184,13 +184,15 @@ class Upper(Section):
 
         Args:
             name: of the problem.
-            groups: parameters and the rate of each group; groups without parameters are left out.
+            groups: as `torch.optim` takes them, with "params" and "lr", and with "weight_decay"
+                where it is not that of the section; groups without parameters are left out.
             loss: what it minimizes.
             ticks: length of the run.
             options: of `mlo.Problem`, the module among them.
         """
-        lists = [(list(params), rate) for params, rate in groups]
-        optimizer = self._rule([{"params": params, "lr": rate} for params, rate in lists if params])
+        lists = [{**group, "params": list(group["params"])} for group in groups]
+        lists = [group for group in lists if group["params"]]
+        optimizer = self._rule(lists)
         schedule = None
         if self.schedule == "cosine":
             length = moves(ticks // self.every)
@@ -205,14 +207,14 @@ class Upper(Section):
             **options,
         )
 
-    def _end(self, groups: Iterable[tuple[list[Tensor], float]]) -> float:
+    def _end(self, groups: Iterable[Mapping[str, Any]]) -> float:
         """The rate at which all groups end, which none may begin below.
 
         Raises:
             ConfigurationError: one does.
         """
-        moving = (rate for params, rate in groups if any(p.requires_grad for p in params))
-        least = min(moving, default=math.inf)
+        moving = (g for g in groups if any(p.requires_grad for p in g["params"]))
+        least = min((group["lr"] for group in moving), default=math.inf)
         if self.floor > least:
             raise ConfigurationError(
                 f"floor: expected at most the smallest rate, {least}, found {self.floor}; rates "

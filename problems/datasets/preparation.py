@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from mlo.errors import ConfigurationError, listed
 from problems.datasets.augmentation import (
@@ -66,3 +69,9 @@ def preparations(
         moved = (RandomResizedCrop((height, width)), HorizontalFlip(0.5), ColorJitter())
     last = () if cutout is None else (Cutout(cutout),)
     return Pipeline(*moved, measured, *last), measured
+
+
+def measuring(data: DataSet) -> Callable[[Tensor], Tensor]:
+    """What makes stored inputs ready for measuring, where nothing is drawn."""
+    prepared = preparations(data, augment=False)[1]
+    return lambda x: x if prepared is None else prepared(x, torch.Generator())

@@ -9,8 +9,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mlo.engine import Engine
-from mlo.guarding import Guards
-from mlo.hypergradients.registry import make_method
 from mlo.weights import load_weights
 from problems.datasets import stream
 from problems.datasets.sets import Labelled
@@ -40,7 +38,7 @@ def plain_engine(config: ReweightingConfig, seed: int, train: Labelled, classes:
         training=config.training,
     )
     data = {"train": _stream(train, config.train_batch, seed, "train")}
-    return Engine(problems, data, device=config.device, guards=_guards(config))
+    return config.engine(problems, data)
 
 
 def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
@@ -59,23 +57,13 @@ def lfm_engine(config: ReweightingConfig, seed: int, task: Task) -> Engine:
         ticks=config.ticks,
         training=config.training,
         settings=config.settings,
-        hypergradient=make_method(config.hypergradient),
+        hypergradient=config.method(),
     )
     data = {
         "train": _stream(task.train, config.train_batch, seed, "train"),
         "valid": _stream(task.valid, config.valid_batch, seed, "valid"),
     }
-    return Engine(
-        problems,
-        data,
-        lookahead=config.lookahead,
-        device=config.device,
-        guards=_guards(config),
-    )
-
-
-def _guards(config: ReweightingConfig) -> Guards:
-    return Guards(on_nonfinite=config.on_nonfinite)
+    return config.engine(problems, data)
 
 
 def _classifier(config: ReweightingConfig, classes: int, channels: int) -> nn.Module:

@@ -122,8 +122,8 @@ def plain_problems(
 def _validating(validator: Validator, ticks: int, settings: Settings) -> mlo.Problem:
     # An encoder without parameters, such as raw pixels, is allowed.
     groups = [
-        (validator.encoder.parameters(), settings.encoder_rate),
-        ([validator.coefficients], settings.coefficient_rate),
-        (validator.stage1_parameters(), settings.stage1_rate),
+        {"params": validator.encoder.parameters(), "lr": settings.encoder_rate},
+        {"params": [validator.coefficients], "lr": settings.coefficient_rate},
+        {"params": validator.stage1_parameters(), "lr": settings.stage1_rate},
     ]
     return settings.problem("validator", groups, validate_loss, ticks=ticks, module=validator)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import mlo
-from mlo.hypergradients.registry import make_method
-from mlo.modes import preserved_modes
 from problems.datasets import Labelled
-from problems.datasets.preparation import preparations
+from problems.datasets.preparation import measuring, preparations
 from problems.datasets.resident import ResidentStream
 from problems.datasets.splits import portion_split
 from problems.datasets.task import check_batch, drawn, part_generator
-from problems.evaluation import in_chunks
+from problems.evaluation import accuracy
 from problems.naming import blaming
 from problems.nas.architect import Architect
 from problems.nas.architecture import Architecture
@@ -156,48 +153,15 @@ class Scene:
         part = self.trained_on()
         return {"train": self._stream(part, evaluation.batch, "retrain", evaluation.cutout)}
 
-    def accuracy(
-        self, network: nn.Module, part: Labelled, mixing: Mapping[str, Tensor] | None = None
-    ) -> float:
+    def accuracy(self, network: nn.Module, part: Labelled, *given: object) -> float:
         """Share of right predictions in evaluation mode; the network is left as it was.
 
         Args:
-            network: a discrete network, or with `mixing` a search network.
+            network: a discrete network, or a search network that is `given` mixing weights.
             part: inputs and labels.
-            mixing: mixing weights of each part of the space.
+            given: what else the network takes.
         """
-        prepared = preparations(self.data, augment=False)[1]
-        x, labels = part
-
-        def prepare(x: Tensor) -> Tensor:
-            return x if prepared is None else prepared(x, torch.Generator())
-
-        given = () if mixing is None else (mixing,)
-        with torch.no_grad(), preserved_modes([network]):
-            network.eval()
-            right = in_chunks(lambda x: network(x, *given), x, prepare).argmax(1) == labels
-        return right.double().mean().item()
-
-    def engine(
-        self,
-        problems: Sequence[mlo.Problem],
-        streams: Mapping[str, ResidentStream],
-        *,
-        lookahead: bool = False,
-    ) -> mlo.Engine:
-        """The program on its streams, on trial moves first or not."""
-        config = self.config
-        return mlo.Engine(
-            problems,
-            streams,
-            lookahead=lookahead,
-            device=config.device,
-            guards=mlo.Guards(on_nonfinite=config.on_nonfinite),
-        )
-
-    def method(self) -> mlo.Hypergradient:
-        """The hypergradient method of the problems that respond."""
-        return make_method(self.config.hypergradient)
+        return accuracy(network, *part, measuring(self.data), *given)
 
     def description(self) -> dict[str, Any]:
         """What the networks were trained on, for the records."""

@@ -54,7 +54,7 @@ def search(program: str, stage: str) -> Callable[[NASConfig, int, Carry], Setup]
             return {stage: kept}
 
         return Setup(
-            scene.engine(found.problems, scene.searched(), lookahead=found.lookahead),
+            scene.config.engine(found.problems, scene.searched(), lookahead=found.lookahead),
             config.spread_over(config.search.ticks, _looks(scene, found)),
             finish,
             (history,),
@@ -118,7 +118,7 @@ def training(scene: Scene, network: nn.Module) -> mlo.Engine:
             drop_path=settings.drop_path,
             label_smoothing=settings.label_smoothing,
         )
-    return scene.engine(problems, scene.evaluated())
+    return scene.config.engine(problems, scene.evaluated())
 
 
 def parameters(network: nn.Module) -> int:
@@ -137,7 +137,7 @@ def _darts(scene: Scene, program: str) -> _Searching:
         ticks=search.ticks,
         training=search.training,
         upper=search.architecture,
-        hypergradient=mlo.Direct() if first_order else scene.method(),
+        hypergradient=mlo.Direct() if first_order else scene.config.method(),
     )
     # To first order the architecture is judged at the weights as they are, never at trial ones.
     lookahead = scene.config.lookahead and not first_order
@@ -154,7 +154,7 @@ def _lfm(scene: Scene) -> _Searching:
         ticks=search.ticks,
         training=search.training,
         settings=search.lfm,
-        hypergradient=scene.method(),
+        hypergradient=scene.config.method(),
         constant=search.lfm.constant,
     )
     networks = {"learner": learner, "relearner": relearner}

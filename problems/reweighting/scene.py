@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-import mlo
-from mlo.hypergradients.registry import make_method
 from problems.datasets import Labelled
-from problems.datasets.preparation import preparations
+from problems.datasets.preparation import measuring, preparations
 from problems.datasets.resident import ResidentStream
 from problems.datasets.task import drawn, part_generator
 from problems.lfm import Validator
@@ -34,7 +31,7 @@ class Scene:
         data: the whole data set.
         task: the data.
         augmented: makes stored inputs ready for training.
-        prepared: makes them ready for measuring.
+        prepare: makes them ready for measuring, where nothing is drawn.
 
     Raises:
         MloError: (one of its kinds) data or networks do not fit the configuration.
@@ -46,11 +43,8 @@ class Scene:
         self.config, self.seed = config, seed
         self.data = data = config.load(carry)
         self.task = config.task(data, seed, held_per_class=config.held_per_class)
-        self.augmented, self.prepared = preparations(data, augment=config.augment)
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """Inputs as networks are given them where nothing is drawn."""
-        return x if self.prepared is None else self.prepared(x, torch.Generator())
+        self.augmented, _ = preparations(data, augment=config.augment)
+        self.prepare = measuring(data)
 
     def classifier(self, part: str = "classifier") -> nn.Module:
         """A classifier at its start."""
@@ -73,21 +67,6 @@ class Scene:
         """Meta-Weight-Net's function of the loss at its start."""
         with drawn(self.seed, "upper"):
             return WeightNet(hidden)
-
-    def engine(self, problems: Sequence[mlo.Problem], streams: Mapping[str, Any]) -> mlo.Engine:
-        """The program on its streams."""
-        config = self.config
-        return mlo.Engine(
-            problems,
-            streams,
-            lookahead=config.lookahead and len(problems) > 1,
-            device=config.device,
-            guards=mlo.Guards(on_nonfinite=config.on_nonfinite),
-        )
-
-    def method(self) -> mlo.Hypergradient:
-        """The hypergradient method of the problems that respond."""
-        return make_method(self.config.hypergradient)
 
     def train(self, part: Labelled | None = None) -> ResidentStream:
         """Batches of the training set, or of another one in its place."""

@@ -99,7 +99,7 @@ def plain(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     scene = Scene(config, seed, carry)
     network = scene.classifier()
     problems = programs.plain_problems(network, config.training, ticks=config.ticks)
-    engine = scene.engine(problems, {"train": scene.train()})
+    engine = scene.config.engine(problems, {"train": scene.train()})
     fine_tuned = "fine-tuning" in config.programs
     return setup(
         scene,
@@ -116,7 +116,7 @@ def plain_with_valid(config: ReweightingConfig, seed: int, carry: Carry) -> Setu
     network = scene.classifier()
     problems = programs.plain_problems(network, config.training, ticks=config.ticks)
     x, labels = (torch.cat(pair) for pair in zip(scene.task.train, scene.task.valid, strict=True))
-    engine = scene.engine(problems, {"train": scene.train((x, labels))})
+    engine = scene.config.engine(problems, {"train": scene.train((x, labels))})
     return setup(scene, "plain+valid", engine, {"classifier": network})
 
 
@@ -128,7 +128,7 @@ def fine_tuning(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     own = config.fine_tuning
     training = config.training.model_copy(update={"learning_rate": own.learning_rate})
     problems = programs.plain_problems(network, training, ticks=own.ticks)
-    engine = scene.engine(problems, {"train": scene.valid()})
+    engine = scene.config.engine(problems, {"train": scene.valid()})
     return setup(scene, "fine-tuning", engine, {"classifier": network}, ticks=own.ticks)
 
 
@@ -139,7 +139,7 @@ def focal(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     problems = programs.focal_problems(
         network, config.training, ticks=config.ticks, gamma=config.focal.gamma
     )
-    engine = scene.engine(problems, {"train": scene.train()})
+    engine = scene.config.engine(problems, {"train": scene.train()})
     return setup(scene, "focal", engine, {"classifier": network})
 
 
@@ -154,7 +154,7 @@ def class_balanced(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         counts=scene.task.counts,
         beta=config.class_balanced.beta,
     )
-    engine = scene.engine(problems, {"train": scene.train()})
+    engine = scene.config.engine(problems, {"train": scene.train()})
     return setup(scene, "class-balanced", engine, {"classifier": network})
 
 
@@ -163,14 +163,14 @@ def ensemble(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     scene = Scene(config, seed, carry)
     networks = [scene.classifier(), scene.classifier("second")]
     problems = programs.ensemble_problems(networks, config.training, ticks=config.ticks)
-    engine = scene.engine(problems, {"train": scene.train()})
+    engine = scene.config.engine(problems, {"train": scene.train()})
     return setup(scene, "ensemble", engine, {"members": problems[0].module})
 
 
 def l2rw(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
     """Learning to Reweight; its weights live for a batch only, so none are looked at."""
     scene = Scene(config, seed, carry)
-    method = scene.method()
+    method = scene.config.method()
     if "moves" not in method.needs:
         raise ConfigurationError(
             f"hypergradient: expected a method that differentiates a step with l2rw, got "
@@ -185,7 +185,9 @@ def l2rw(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         ticks=config.ticks,
         hypergradient=method,
     )
-    return setup(scene, "l2rw", scene.engine(problems, scene.both()), {"classifier": network})
+    return setup(
+        scene, "l2rw", scene.config.engine(problems, scene.both()), {"classifier": network}
+    )
 
 
 def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
@@ -200,7 +202,7 @@ def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
         config.training,
         settings,
         ticks=config.ticks,
-        hypergradient=scene.method(),
+        hypergradient=scene.config.method(),
     )
 
     @torch.no_grad()
@@ -209,7 +211,7 @@ def meta_weight_net(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
         found = weight_net.weights(example_losses(predict(network, x, scene.prepare), labels))
         return scaled(found, unit_mean=settings.unit_mean)
 
-    engine = scene.engine(problems, scene.both())
+    engine = scene.config.engine(problems, scene.both())
     return setup(scene, "meta-weight-net", engine, {"classifier": network}, weights=weights)
 
 
@@ -225,14 +227,14 @@ def learned_weights(config: ReweightingConfig, seed: int, carry: Carry) -> Setup
         config.training,
         settings,
         ticks=config.ticks,
-        hypergradient=scene.method(),
+        hypergradient=scene.config.method(),
     )
 
     @torch.no_grad()
     def weights() -> Tensor:
         return scaled(torch.sigmoid(free.logits), unit_mean=settings.unit_mean)
 
-    engine = scene.engine(problems, scene.both())
+    engine = scene.config.engine(problems, scene.both())
     return setup(scene, "learned-weights", engine, {"classifier": network}, weights=weights)
 
 
@@ -248,10 +250,10 @@ def lfm(config: ReweightingConfig, seed: int, carry: Carry) -> Setup:
         ticks=config.ticks,
         training=config.training,
         settings=own,
-        hypergradient=scene.method(),
+        hypergradient=scene.config.method(),
         constant=own.constant,
     )
-    engine = scene.engine(problems, scene.both())
+    engine = scene.config.engine(problems, scene.both())
     return setup(
         scene,
         "lfm",

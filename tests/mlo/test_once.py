@@ -122,17 +122,23 @@ def assert_same(left, right, tolerance=1e-12):
         torch.testing.assert_close(value, right[key], rtol=tolerance, atol=tolerance, msg=key)
 
 
+def check_same(method, relearn_by=relearn_with, *, ticks=2, **options):
+    """Runs of the program with plain calls, and with `once` in their place, end alike."""
+    found = []
+    for call in (plain, mlo.once):
+        engine = built(method, call, relearn=relearn_by(call), **options)
+        torch.manual_seed(1)
+        for _ in range(ticks):
+            engine.step()
+        found.append(everything(engine))
+    # The difference of two sums against the sum of two differences, over a radius.
+    assert_same(*found, 1e-10)
+
+
 @LOOKAHEAD
 @pytest.mark.parametrize("name", METHODS)
 def test_runs_are_the_same_with_and_without_it(name, lookahead):
-    engines = [built(METHODS[name], call, lookahead=lookahead) for call in (plain, mlo.once)]
-    for engine in engines:
-        torch.manual_seed(5)
-        for _ in range(4):
-            engine.step()
-    without, with_it = engines
-    # The difference of two sums against the sum of two differences, over a radius.
-    assert_same(everything(without), everything(with_it), 1e-10)
+    check_same(METHODS[name], ticks=4, lookahead=lookahead)
 
 
 def test_hypergradients_between_ticks_are_the_same():
@@ -172,25 +178,11 @@ def test_without_it_the_encoder_is_evaluated_for_every_difference():
 
 
 def test_a_start_in_front_of_the_move_is_followed_too():
-    found = []
-    for call in (plain, mlo.once):
-        engine = built(METHODS["central"], call, start=lambda learner: learner, restart=1)
-        torch.manual_seed(1)
-        for _ in range(3):
-            engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    check_same(METHODS["central"], ticks=3, start=lambda learner: learner, restart=1)
 
 
 def test_micro_batches_give_the_same_as_without_it():
-    found = []
-    for call in (plain, mlo.once):
-        engine = built(METHODS["central"], call, accumulate=2)
-        torch.manual_seed(1)
-        for _ in range(3):
-            engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    check_same(METHODS["central"], ticks=3, accumulate=2)
 
 
 def test_cutting_a_route_cuts_it_within_too():
@@ -249,14 +241,10 @@ def test_calls_within_calls_belong_to_the_outer_one():
     def outer(learner, top, train, valid):
         return mlo.once(weigh, learner, top, train, valid)
 
-    found = []
-    for call in (plain, lambda f, *args: mlo.once(outer, *args)):
-        engine = built(METHODS["central"], call)
-        torch.manual_seed(1)
-        engine.step()
-        engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    def relearn_by(call):
+        return relearn_with(plain if call is plain else lambda f, *args: mlo.once(outer, *args))
+
+    check_same(METHODS["central"], relearn_by)
 
 
 def test_a_result_that_a_later_call_is_given_passes_its_cotangent_on():
@@ -272,14 +260,7 @@ def test_a_result_that_a_later_call_is_given_passes_its_cotangent_on():
 
         return relearn
 
-    found = []
-    for call in (plain, mlo.once):
-        engine = built(METHODS["central"], call, relearn=relearn_by(call))
-        torch.manual_seed(1)
-        engine.step()
-        engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    check_same(METHODS["central"], relearn_by)
 
 
 def test_a_loss_may_write_into_what_it_got():
@@ -292,14 +273,7 @@ def test_a_loss_may_write_into_what_it_got():
 
         return relearn
 
-    found = []
-    for call in (plain, mlo.once):
-        engine = built(METHODS["central"], call, relearn=relearn_by(call))
-        torch.manual_seed(1)
-        engine.step()
-        engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    check_same(METHODS["central"], relearn_by)
 
 
 class Hidden:
@@ -336,15 +310,7 @@ def test_methods_that_want_more_of_the_move_get_it_whole(need):
     class Both(type(METHODS["one step" if need == "graph" else "forward"])):
         needs = METHODS["one step" if need == "graph" else "forward"].needs | {"shared"}
 
-    found = []
-    for call in (plain, mlo.once):
-        method = Both() if need == "graph" else Both(radius=0.01, scheme="forward")
-        engine = built(method, call)
-        torch.manual_seed(1)
-        engine.step()
-        engine.step()
-        found.append(everything(engine))
-    assert_same(*found, 1e-10)
+    check_same(Both() if need == "graph" else Both(radius=0.01, scheme="forward"))
 
 
 def test_nothing_is_kept_beyond_the_tick():

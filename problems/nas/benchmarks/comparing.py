@@ -126,7 +126,7 @@ def make_search(
         upper=config.search.architecture,
         hypergradient=Compared(tuple(radii), found),
     )
-    engine = scene.engine(problems, scene.searched(), lookahead=config.lookahead)
+    engine = scene.config.engine(problems, scene.searched())
     return Search(scene, engine, network, architecture, found)
 
 

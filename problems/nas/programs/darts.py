@@ -76,7 +76,7 @@ def darts_problems(
         ),
         upper.problem(
             "architecture",
-            [(architecture.parameters(), upper.rate)],
+            [{"params": architecture.parameters(), "lr": upper.rate}],
             valid_loss,
             ticks=ticks,
             module=architecture,

@@ -105,14 +105,11 @@ def lfm_problems(
 
 
 def _architecting(architect: Architect, ticks: int, settings: ArchitectSettings) -> mlo.Problem:
-    validator = architect.validator
+    validator, decay = architect.validator, {"weight_decay": settings.validator_weight_decay}
     # An encoder without parameters, such as raw pixels, is allowed.
     groups = [
-        (architect.architecture.parameters(), settings.rate),
-        (validator.encoder.parameters(), settings.encoder_rate),
-        ([validator.coefficients], settings.coefficient_rate),
+        {"params": architect.architecture.parameters(), "lr": settings.rate},
+        {"params": validator.encoder.parameters(), "lr": settings.encoder_rate, **decay},
+        {"params": [validator.coefficients], "lr": settings.coefficient_rate, **decay},
     ]
-    problem = settings.problem("architect", groups, validate_loss, ticks=ticks, module=architect)
-    for group in problem.optimizer.param_groups[1:]:
-        group["weight_decay"] = settings.validator_weight_decay
-    return problem
+    return settings.problem("architect", groups, validate_loss, ticks=ticks, module=architect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from problems.nas.study.plan import (
     tuned_as,
 )
 from problems.nas.study.trial import accuracy_of, run_trial
-from problems.studying import Kept, StudySettings, Trial, counting, run_all
+from problems.studying import Kept, StudySettings, Trial, best_of, counting, run_all
 
 
 class Study(Benchmark[StudySettings]):
@@ -85,7 +84,7 @@ class _Running:
             values = [accuracy_of(next(runs)) for _ in seeds]
             found.setdefault(method, []).append(sum(values) / len(values))
         return [
-            {"method": method, "accuracies": values, "rate": RATES[_best(values)]}
+            {"method": method, "accuracies": values, "rate": RATES[best_of(values)]}
             for method, values in found.items()
         ]
 
@@ -123,7 +122,7 @@ class _Running:
         places, tried = [], {}
         for (method, seed), candidates in groups.items():
             values = [accuracy_of(next(runs)) for _ in candidates]
-            best = candidates[_best(values)]
+            best = candidates[best_of(values)]
             places.append((method, seed, best.genotype))
             tried[method, seed] = _told(candidates, values)
         for seed in range(self.config.seeds):
@@ -176,11 +175,6 @@ def _told(candidates: Sequence[Candidate], values: Sequence[float]) -> dict[str,
         "accuracies": list(values),
         "operations": sum(c.ticks * training_operations(c.genotype) for c in candidates),
     }
-
-
-def _best(values: Sequence[float]) -> int:
-    """The first of the largest; what failed is NaN, and is chosen only where all failed."""
-    return max(range(len(values)), key=lambda k: -1.0 if math.isnan(values[k]) else values[k])
 
 
 study = Study()

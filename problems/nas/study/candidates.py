@@ -9,6 +9,7 @@ from problems.datasets.task import part_generator
 from problems.nas.genotype import MacroGenotype
 from problems.nas.recipe import recipe
 from problems.nas.scene import space_of
+from problems.nas.space import SearchSpace
 from problems.nas.study.compute import training_operations
 from problems.nas.study.plan import COMMON, PROXY_TICKS
 
@@ -53,5 +54,5 @@ def single_candidates(budget: float) -> list[Candidate]:
     return [Candidate(g, min(most, ticks)) for g, ticks in zip(genotypes, lengths, strict=True)]
 
 
-def _space():
+def _space() -> SearchSpace:
     return space_of(configure(recipe.config, combine(COMMON), title=recipe.name))

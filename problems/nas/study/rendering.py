@@ -145,10 +145,9 @@ def _mean(values: Iterable[float]) -> str:
 
 
 def _search_seconds(result: Result) -> str:
-    found = [
+    return _mean(
         seconds
         for run in result["runs"]
         for stage, seconds in run.get("seconds", {}).items()
         if stage.endswith("search")
-    ]
-    return f"{statistics.mean(found):.0f}" if found else ""
+    )

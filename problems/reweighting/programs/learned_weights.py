@@ -75,7 +75,7 @@ def learned_problems(
         loss = weighted_mean(w, losses, unit_mean=settings.unit_mean)
         return loss, {"weight": w.detach().mean()}
 
-    groups = [(weights.parameters(), settings.rate)]
+    groups = [{"params": weights.parameters(), "lr": settings.rate}]
     return [
         training.problem(
             "classifier", network, weighted_loss, ticks=ticks, hypergradient=hypergradient

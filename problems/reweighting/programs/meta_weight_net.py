@@ -78,7 +78,7 @@ def meta_weight_net_problems(
         loss = weighted_mean(weights, losses, unit_mean=settings.unit_mean)
         return loss, {"weight": weights.detach().mean()}
 
-    groups = [(weight_net.parameters(), settings.rate)]
+    groups = [{"params": weight_net.parameters(), "lr": settings.rate}]
     return [
         training.problem(
             "classifier", network, weighted_loss, ticks=ticks, hypergradient=hypergradient

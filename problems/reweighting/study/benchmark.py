@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from problems.reweighting.study import rendering
 from problems.reweighting.study.compute import relative_cost
 from problems.reweighting.study.plan import ABLATIONS, BASE, CASES, COMMON, DAMAGE, GRID, network
 from problems.reweighting.study.trial import accuracy_of, run_trial, trial_settings
-from problems.studying import Kept, StudySettings, Trial, counting, run_all
+from problems.studying import Kept, StudySettings, Trial, best_of, counting, run_all
 
 
 class StudyConfig(StudySettings):
@@ -83,15 +82,10 @@ def _tune(config: StudyConfig, kept: Kept, progress: Progress) -> list[dict[str,
             "damage": damage,
             "method": method,
             "accuracies": values,
-            "chosen": GRID[method][_best(values)],
+            "chosen": GRID[method][best_of(values)],
         }
         for (data, damage, method), values in groups.items()
     ]
-
-
-def _best(values: list[float]) -> int:
-    """The first of the largest; what failed is NaN, and is chosen only where all failed."""
-    return max(range(len(values)), key=lambda k: -1.0 if math.isnan(values[k]) else values[k])
 
 
 def _measure(

@@ -87,7 +87,7 @@ def test_the_direct_gradient_and_the_product_are_the_two_parts_of_the_whole():
         network, architecture = scene.supernet().double(), scene.architecture().double()
         scene.shares = type(scene.shares)(*((x.double(), y) for x, y in scene.shares))
         problems = darts_problems(network, architecture, ticks=1, hypergradient=method)
-        engine = scene.engine(problems, scene.searched(), lookahead=True)
+        engine = settings.engine(problems, scene.searched())
         found = engine.hypergradient("architecture")
         return torch.cat([g.flatten() for g in found.values()])
 

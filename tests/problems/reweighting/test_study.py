@@ -134,8 +134,8 @@ def test_a_trial_that_diverges_says_so_and_is_never_chosen():
     own = {"ticks": 30, "training": {"learning_rate": 1e8, "momentum": 0.0}}
     found = run_trial(trial_settings("digits", "flip 40 %", "plain", own), 0)
     assert "of problem 'classifier' is n" in found["failed"]  # nan, or not finite
-    assert benchmark._best([math.nan, 0.1, 0.3, 0.3]) == 2
-    assert benchmark._best([math.nan, math.nan]) == 0
+    assert studying.best_of([math.nan, 0.1, 0.3, 0.3]) == 2
+    assert studying.best_of([math.nan, math.nan]) == 0
 
 
 def test_failed_runs_are_counted_and_not_averaged():

@@ -95,9 +95,8 @@ def test_schedules_that_do_not_fit_together_are_refused(settings, message):
 
 
 def test_the_floor_of_an_upper_problem_is_not_above_its_rates():
-    net = nn.Linear(2, 1)
-    with pytest.raises(ConfigurationError, match=r"floor.*0\.01"):
-        Upper(floor=0.02).problem("u", [(net.parameters(), 0.01)], own_loss, ticks=5, module=net)
+    with pytest.raises(ConfigurationError, match=r"floor.*0\.2"):
+        upper_problem(5, floor=0.3)
 
 
 @pytest.mark.parametrize(
@@ -165,14 +164,18 @@ def test_a_run_by_these_settings_is_a_plain_loop_of_torch():
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
 
 
+def group(params, rate):
+    return {"params": params, "lr": rate}
+
+
 def upper_problem(ticks, groups=None, **settings):
     net = nn.Linear(3, 2)
-    groups = groups(net) if groups else [(net.parameters(), 0.2)]
+    groups = groups(net) if groups else [group(net.parameters(), 0.2)]
     return Upper(**settings).problem("net", groups, own_loss, ticks=ticks, module=net)
 
 
 def test_the_rates_of_an_upper_problem_fall_to_zero_each_from_its_own():
-    problem = upper_problem(8, lambda net: [([net.weight], 0.2), ([net.bias], 3.0)])
+    problem = upper_problem(8, lambda net: [group([net.weight], 0.2), group([net.bias], 3.0)])
     found = rates(problem, 8)
     for place, start in enumerate((0.2, 3.0)):
         want = [start / 2 * (1 + math.cos(math.pi * t / 8)) for t in range(9)]
@@ -194,7 +197,7 @@ def test_an_upper_problem_that_moves_less_often_reaches_zero_with_its_last_move(
     below = Training().problem("low", nn.Linear(1, 1), low_loss, ticks=ticks)
     net = nn.Linear(3, 2)
     problem = Upper(every=every).problem(
-        "net", [(net.parameters(), 0.2)], top_loss, ticks=ticks, module=net
+        "net", [group(net.parameters(), 0.2)], top_loss, ticks=ticks, module=net
     )
     found = rates(problem, ticks, below=below)
     made = ticks // every
@@ -218,10 +221,18 @@ def test_the_options_of_an_upper_problem_reach_its_optimizer():
 
 
 def test_groups_without_parameters_are_left_out():
-    problem = upper_problem(2, lambda net: [([], 9.0), (iter([net.weight]), 0.1), (iter(()), 5.0)])
-    (group,) = problem.optimizer.param_groups
-    assert group["lr"] == 0.1
-    assert len(group["params"]) == 1
+    problem = upper_problem(2, lambda net: [group([], 9.0), group(iter([net.weight]), 0.1)])
+    (left,) = problem.optimizer.param_groups
+    assert left["lr"] == 0.1
+    assert len(left["params"]) == 1
+
+
+def test_a_group_may_have_a_decay_of_its_own():
+    def groups(net):
+        return [group([net.weight], 0.1), {**group([net.bias], 0.2), "weight_decay": 0.3}]
+
+    found = upper_problem(2, groups, weight_decay=0.4).optimizer.param_groups
+    assert [(each["lr"], each["weight_decay"]) for each in found] == [(0.1, 0.4), (0.2, 0.3)]
 
 
 @pytest.mark.parametrize(
